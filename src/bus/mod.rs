@@ -1,0 +1,435 @@
+//! The seams to whatever carries events and keeps what handlers need.
+//!
+//! A [`Bus`] carries events; an [`Inbox`] is one handler's door to it; a [`Ledger`] is what the host keeps for handlers
+//! (state, records). [`DeadLetters`], [`StateAdmin`] and [`Overview`] are what operators look at and touch. Receive and settle travel together:
+//! what is received carries its [`Lease`], and settling asks for it. No implementation may know scripts, metrics or the
+//! worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::clock::Millis;
+use crate::event::{EntryId, Event, Json, TypePattern};
+use crate::judge::{DeathReason, Verdict};
+use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
+
+/// What a bus can and cannot do; the conformance suite picks its cases by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Settle is one transaction: effects and acknowledgement in one store.
+    pub one_store: bool,
+    /// What was published outlives the process.
+    pub durable: bool,
+    /// Several processes can share the work.
+    pub shared: bool,
+    /// Past events can be read again (`start = "earliest"`, history).
+    pub history: bool,
+}
+
+/// Carries events.
+#[async_trait]
+pub trait Bus: Send + Sync {
+    fn features(&self) -> Features;
+
+    /// Stores all of `emits` or none, at the configured durability, and says where each lies (a delayed one: `None`).
+    async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError>;
+
+    /// Opens (and creates, where it is new) the group of one handler. At most one inbox per group and process.
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed, BusError>;
+}
+
+/// What a handler wants to receive.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub handler: Arc<str>,
+    pub group: Arc<str>,
+    /// Types asked for; entries of other types are settled without being delivered.
+    pub types: Vec<TypePattern>,
+    /// Streams read by name; created where they are missing.
+    pub streams: Vec<String>,
+    /// Besides, every stream whose name matches one of these: (prefix of the stream's name, pattern for the rest).
+    /// A stream that appears later is read from its first entry.
+    pub discover: Vec<(String, TypePattern)>,
+    /// Where a group that is new on a stream begins.
+    pub start: Start,
+}
+
+impl Subscription {
+    /// Whether the handler asks for events of type `kind`.
+    pub fn wants(&self, kind: &str) -> bool {
+        self.types.iter().any(|pattern| pattern.matches(kind))
+    }
+}
+
+/// Where a new group begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Latest,
+    Earliest,
+    /// The first entry stored at or after this time.
+    At(Millis),
+}
+
+/// An open inbox, and what opening it meant.
+pub struct Subscribed {
+    pub inbox: Arc<dyn Inbox>,
+    /// One for each stream on which the group is new: to be logged.
+    pub began: Vec<Began>,
+}
+
+/// A group that began on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Began {
+    pub stream: String,
+    /// Retained entries before the beginning.
+    pub skipped: u64,
+    /// Retained entries from the beginning on.
+    pub taken_in: u64,
+}
+
+/// One handler's door to the bus.
+#[async_trait]
+pub trait Inbox: Send + Sync {
+    /// Waits until there is something, and hands out at most `max` deliveries. Cancel-safe: what was claimed but not handed
+    /// out is handed out by the next call. Each stays ours while this process lives, however long it takes.
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, BusError>;
+
+    /// Applies each run whole or not at all, in order, and answers each. A repeated settle of the same batch is
+    /// harmless: it answers [`Answer::AlreadyMine`]. On an error nothing is known; repeat the settle, not the script.
+    async fn settle(&self, runs: Arc<[Run]>) -> Result<Vec<Answer>, BusError>;
+
+    /// Writes the durable mark "this delivery runs alone now" before a suspect is run. False: it is no longer ours.
+    async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError>;
+}
+
+/// The right to settle one entry, as the bus counts it. Only the bus that made it can read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// What was claimed (SQLite: the span).
+    pub claim: u64,
+    /// Raised whenever the claim changes hands.
+    pub epoch: u64,
+}
+
+/// One event in the hands of one handler.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub lease: Lease,
+    /// Where it lies now; a retry lies in the host's own stream of the handler.
+    pub stream: Arc<str>,
+    pub entry: EntryId,
+    pub event: Result<Event, Undecodable>,
+    /// What happened before; `None` for a first delivery.
+    pub past: Option<Box<Past>>,
+    /// How often its process died before it was settled. From 2 on it must be run alone, after [`Inbox::mark`].
+    pub orphaned: u32,
+    /// Deaths under its mark. At [`CRASH_BUDGET`] it is a killer and must not be run.
+    pub deaths: u32,
+    /// When this process received it, by the store's clock.
+    pub received: Millis,
+}
+
+/// Deaths under a mark after which an event is given up.
+pub const CRASH_BUDGET: u32 = 2;
+
+/// Orphanings after which an event runs alone.
+pub const ORPHANED_ALONE: u32 = 2;
+
+impl Delivery {
+    /// Number of this attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.past.as_ref().map_or(1, |past| past.attempts + 1)
+    }
+
+    /// The stream and entry where the event was first delivered from.
+    pub fn origin(&self) -> (&str, EntryId) {
+        match self.past.as_ref() {
+            Some(past) => (&past.stream, past.entry),
+            None => (&self.stream, self.entry),
+        }
+    }
+
+    /// Names origin and attempt for a log line or a record: `events:order.created/17-0#2`.
+    pub fn token(&self) -> String {
+        let (stream, entry) = self.origin();
+        format!("{stream}/{entry}#{}", self.attempt())
+    }
+}
+
+/// What a delivery that is not the first one carries along.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Past {
+    /// Counted attempts so far.
+    pub attempts: u32,
+    /// Snoozes and other uncounted retries so far.
+    pub snoozes: u32,
+    /// Origin: stream and entry of the first delivery.
+    pub stream: Arc<str>,
+    pub entry: EntryId,
+    /// When it was first received.
+    pub first_received: Millis,
+    /// The errors of earlier attempts, oldest first; at most [`FAILURES_MAX`], the first and the latest kept.
+    pub failures: Vec<PastFailure>,
+    /// Set on a replay: the dead letter whose record it passes.
+    pub replay_of: Option<DeadId>,
+}
+
+impl Past {
+    /// What the next delivery carries along after this one failed at `at`; `counted` raises the attempts.
+    pub fn after(delivery: &Delivery, failure: &Failure, version: &Arc<str>, at: Millis, counted: bool) -> Self {
+        let (stream, entry) = delivery.origin();
+        let (stream, attempt) = (Arc::from(stream), delivery.attempt());
+        let mut past = delivery.past.as_deref().cloned().unwrap_or(Self {
+            attempts: 0,
+            snoozes: 0,
+            stream,
+            entry,
+            first_received: delivery.received,
+            failures: Vec::new(),
+            replay_of: None,
+        });
+        past.attempts += u32::from(counted);
+        past.snoozes += u32::from(!counted);
+        if past.failures.len() >= FAILURES_MAX {
+            past.failures.remove(1);
+        }
+        past.failures.push(PastFailure { attempt, at, version: version.clone(), failure: failure.clone() });
+        past
+    }
+}
+
+/// Errors kept per delivery.
+pub const FAILURES_MAX: usize = 20;
+
+/// An earlier attempt's error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PastFailure {
+    pub attempt: u32,
+    pub at: Millis,
+    /// Version of the handler that failed.
+    pub version: Arc<str>,
+    pub failure: Failure,
+}
+
+/// An entry that is no event, as it lay there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Undecodable {
+    pub reason: String,
+    /// Field names and values, in their order.
+    pub fields: Vec<(Bytes, Bytes)>,
+}
+
+/// One execution and what is to become of it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// One, or many where a handler takes batches; never empty.
+    pub deliveries: Vec<Settling>,
+    pub reads: Vec<Read>,
+    /// Empty unless the verdict commits.
+    pub effects: Effects,
+    /// `None`: `window = "off"`, or a verdict that ends nothing.
+    pub record: Option<Record>,
+    /// Version of the handler that ran.
+    pub version: Arc<str>,
+}
+
+/// One delivery of a run and its verdict.
+#[derive(Clone, Debug)]
+pub struct Settling {
+    pub delivery: Arc<Delivery>,
+    pub verdict: Verdict,
+}
+
+/// What settle found; the closed list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Applied now. A dead letter says its number.
+    Done { dead: Option<DeadId> },
+    /// Applied before: our own reply was lost. Count it once.
+    AlreadyMine,
+    /// The idempotency key is taken: effects dropped, delivery acknowledged.
+    Duplicate { by: String },
+    /// State moved since it was read: nothing was applied; run again, uncharged.
+    Conflict { key: String },
+    /// Somebody else owns the delivery now: drop our copy.
+    Fenced,
+    /// Group or stream vanished; recreated. Drop our copy.
+    StoreReset,
+    /// The effects cannot be applied, now or ever (an `add` to a text): dead.
+    Invalid { reason: String },
+}
+
+/// What the host keeps for handlers.
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// The values of `keys`, in their order, of one moment.
+    async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, BusError>;
+
+    /// Who holds each record, if anybody does: `by`, and the dead letter it ended in.
+    async fn recorded(&self, keys: &[RecordKey]) -> Result<Vec<Option<Recorded>>, BusError>;
+}
+
+/// An idempotency record that exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recorded {
+    /// [`Delivery::token`] of the delivery that wrote it.
+    pub by: String,
+    pub dead: Option<DeadId>,
+}
+
+/// Number of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeadId(pub u64);
+
+impl std::fmt::Display for DeadId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// An event that was given up, with all that is known about why.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    pub id: DeadId,
+    pub handler: String,
+    pub group: String,
+    pub version: String,
+    pub reason: DeathReason,
+    /// Origin.
+    pub stream: String,
+    pub entry: EntryId,
+    pub event: Result<Event, Undecodable>,
+    pub attempts: u32,
+    pub failed_at: Millis,
+    /// Oldest first; the last one is why it was given up.
+    pub failures: Vec<PastFailure>,
+    pub idempotency_key: Option<String>,
+    /// When it was replayed, if it was and the replay has not ended yet.
+    pub replayed_at: Option<Millis>,
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, Default)]
+pub struct DeadFilter {
+    pub handler: Option<String>,
+    pub reason: Option<DeathReason>,
+    /// Only numbers above this one; for paging.
+    pub after: Option<DeadId>,
+    pub limit: usize,
+}
+
+/// What became of a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// A new delivery is on its way.
+    Queued,
+    /// One is on its way already, since then.
+    Underway(Millis),
+    Missing,
+}
+
+/// Dead letters, for operators.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// By number, ascending.
+    async fn list(&self, filter: DeadFilter) -> Result<Vec<DeadLetter>, BusError>;
+    async fn get(&self, id: DeadId) -> Result<Option<DeadLetter>, BusError>;
+    /// Gives the event to its handler once more, with all its attempts.
+    async fn replay(&self, id: DeadId) -> Result<Replayed, BusError>;
+    /// Removes dead letters; the count says how many there were. Their idempotency records stay.
+    async fn discard(&self, ids: &[DeadId]) -> Result<u64, BusError>;
+}
+
+/// One key of state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateEntry {
+    pub key: String,
+    pub value: Bytes,
+    pub expires: Option<Millis>,
+}
+
+/// State, for operators.
+#[async_trait]
+pub trait StateAdmin: Send + Sync {
+    /// Keys that begin with `prefix`, in order, only those after `after`.
+    async fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<StateEntry>, BusError>;
+    /// Applies all writes or none; the answer says, per write, whether the key existed.
+    async fn write(&self, writes: Vec<Write>) -> Result<Vec<bool>, BusError>;
+}
+
+/// How a group stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupStatus {
+    pub group: String,
+    pub handler: String,
+    /// Entries not yet received, delayed work included.
+    pub lag: u64,
+    /// Received, not yet settled.
+    pub in_flight: u64,
+    /// Of `lag`: retries and delayed deliveries.
+    pub delayed: u64,
+    pub dead: u64,
+}
+
+/// What a host says about one of its handlers; kept in the store so that other processes can show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandlerReport {
+    pub handler: String,
+    pub group: String,
+    pub version: String,
+    /// `live`, `broken` (an older version serves or none), `missing`.
+    pub state: String,
+    pub last_error: Option<String>,
+    pub instance: String,
+    pub at: Millis,
+}
+
+/// How things stand, for operators.
+#[async_trait]
+pub trait Overview: Send + Sync {
+    async fn groups(&self) -> Result<Vec<GroupStatus>, BusError>;
+    async fn report(&self, reports: Vec<HandlerReport>) -> Result<(), BusError>;
+    async fn reports(&self) -> Result<Vec<HandlerReport>, BusError>;
+    /// Past entries of a stream, oldest first, from `after` on: what retention has kept.
+    async fn history(
+        &self,
+        stream: &str,
+        after: Option<EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, Result<Event, Undecodable>)>, BusError>;
+}
+
+/// Why the bus could not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BusError {
+    /// Not now; the same call may work later.
+    #[error("{store} is away: {cause}")]
+    Away { store: String, cause: String },
+    /// No room; the same call works when there is some.
+    #[error("{store} is full: {cause}; free some space, nothing was lost")]
+    Full { store: String, cause: String },
+    /// Never, as things stand; an operator must act.
+    #[error("{store} cannot be used: {cause}")]
+    Unusable { store: String, cause: String },
+    /// What was asked is wrong.
+    #[error("{0}")]
+    Refused(String),
+    /// The bus was closed.
+    #[error("the bus is closed")]
+    Closed,
+}
+
+impl BusError {
+    /// Whether repeating the call can help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Full { .. })
+    }
+}
+
+/// Delay before call number `failures + 1` to a store that is away: 50 ms doubling to 5 s.
+pub fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(50 << failures.min(7)).min(Duration::from_secs(5))
+}

@@ -1,0 +1,244 @@
+//! What running a script produced: effects, what it read, and how it ended.
+//!
+//! A closed vocabulary. Effects are only descriptions; a bus applies them in its settle, all or none. Knows events and
+//! nothing else.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::event::{Event, Json};
+
+/// Values up to this size are compared as they are, larger ones by length and hash.
+const SEEN_BYTES_MAX: usize = 256;
+
+/// An event to publish, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Emit {
+    pub stream: String,
+    pub event: Event,
+    /// Publish this long after the settle, by the store's clock.
+    pub delay: Option<Duration>,
+}
+
+/// One change of state (`ctx.kv`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    pub key: String,
+    pub change: Change,
+}
+
+/// What happens to a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The key gets this value; without `ttl` it lives for ever.
+    Set {
+        value: Json,
+        ttl: Option<Duration>,
+    },
+    Delete,
+    /// Adds to a number; an absent key counts as 0. Anything but a number in the store: [`Answer::Invalid`].
+    ///
+    /// [`Answer::Invalid`]: crate::bus::Answer::Invalid
+    Add(f64),
+}
+
+/// A script's own metric; counted when its run is committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measure {
+    pub kind: MeasureKind,
+    pub name: String,
+    pub value: f64,
+    pub labels: Vec<(String, String)>,
+}
+
+/// How a [`Measure`] is taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MeasureKind {
+    Count,
+    Gauge,
+    Observe,
+}
+
+/// Everything a run wants done in the store, in the order it asked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Effects {
+    pub events: Vec<Emit>,
+    pub writes: Vec<Write>,
+    pub measures: Vec<Measure>,
+}
+
+/// A key that a run read, and what it saw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    pub key: String,
+    pub seen: Seen,
+}
+
+/// What a read saw, small enough to carry to the settle.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    Absent,
+    Value(Bytes),
+    /// A value above 256 bytes.
+    Digest {
+        len: u64,
+        hash: u128,
+    },
+}
+
+impl Seen {
+    /// What seeing `value` (or its absence) is remembered as.
+    pub fn of(value: Option<&Bytes>) -> Self {
+        match value {
+            None => Self::Absent,
+            Some(value) if value.len() <= SEEN_BYTES_MAX => Self::Value(value.clone()),
+            Some(value) => Self::Digest { len: value.len() as u64, hash: xxh3_128(value) },
+        }
+    }
+
+    /// Whether the store still holds what was seen.
+    pub fn is_still(&self, now: Option<&[u8]>) -> bool {
+        match (self, now) {
+            (Self::Absent, None) => true,
+            (Self::Value(seen), Some(now)) => seen == now,
+            (Self::Digest { len, hash }, Some(now)) => *len == now.len() as u64 && *hash == xxh3_128(now),
+            _ => false,
+        }
+    }
+}
+
+/// Names the idempotency record of a delivery: group, type and key, hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RecordKey(pub [u8; 16]);
+
+impl RecordKey {
+    /// The record of `key` for events of type `kind` in `group`.
+    pub fn new(group: &str, kind: &str, key: &str) -> Self {
+        let mut text = Vec::with_capacity(group.len() + kind.len() + key.len() + 16);
+        for part in [group, kind, key] {
+            text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            text.extend_from_slice(part.as_bytes());
+        }
+        Self(xxh3_128(&text).to_le_bytes())
+    }
+}
+
+/// The idempotency record that a settle has to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub key: RecordKey,
+    /// The key as the script sees it (`ctx.idempotency_key`), kept with a dead letter.
+    pub text: String,
+    /// Counted from the commit.
+    pub window: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// `handle` returned nothing: commit.
+    Done(Effects),
+    /// The script called `ctx:retry(after?, reason?)`.
+    Retry { after: Duration, reason: String },
+    /// The script called `ctx:snooze(after, reason?)`.
+    Snooze { after: Duration, reason: String },
+    /// The script called `ctx:reject(reason)`.
+    Reject { reason: String },
+    /// Thrown, timed out, over a limit, or a wrong return value.
+    Failed(Failure),
+    /// The payload is not what its layout promises.
+    Undecodable { reason: String },
+    /// The idempotency key is missing or not a scalar; the reason names the path.
+    Invalid { reason: String },
+    /// Another delivery holds the record already: nothing was run.
+    Duplicate { by: String },
+    /// Not the run's fault: the host stops, or the VM died because of a neighbour.
+    Released(Release),
+}
+
+/// Why a delivery is given back uncharged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The host is stopping.
+    Stopping,
+    /// The VM died while several runs were in it; each is repeated alone.
+    Neighbour,
+    /// The store could not be read; says nothing about the script.
+    StoreAway,
+}
+
+/// What kind of failure it was; the names appear in dead letters and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// `error(...)`, or an error of the language.
+    Error,
+    /// The wall-clock deadline of the attempt.
+    Timeout,
+    /// The processor budget of the attempt.
+    Cpu,
+    /// The memory limit of the handler's VM.
+    Memory,
+    /// `handle` returned something.
+    Return,
+    /// Effects over a limit, or not representable.
+    Effects,
+    /// The script asked for a retry or a snooze.
+    Asked,
+    /// The process died while this ran alone.
+    Crash,
+    /// The store refused the effects.
+    Refused,
+    /// The event itself: undecodable or invalid.
+    Event,
+    /// A defect of the host.
+    Host,
+}
+
+impl FailureKind {
+    /// The name in dead letters, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Return => "return",
+            Self::Effects => "effects",
+            Self::Asked => "asked",
+            Self::Crash => "crash",
+            Self::Refused => "refused",
+            Self::Event => "event",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// One failed attempt, taken apart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    pub kind: FailureKind,
+    /// At most 4 KiB.
+    pub message: String,
+    /// Path below the handlers folder.
+    pub file: Option<String>,
+    pub line: Option<u32>,
+    /// A short trace, innermost first, at most 2 KiB.
+    pub trace: Option<String>,
+}
+
+/// Longest kept error message in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+
+impl Failure {
+    /// A failure with a message and no place; longer messages are cut.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+            message.push('…');
+        }
+        Self { kind, message, file: None, line: None, trace: None }
+    }
+}

@@ -1,0 +1,123 @@
+//! Which stream a type lives in.
+//!
+//! Owns the rules of `[[stream]]`: the first rule that matches a type names its stream; a type without a match lives in
+//! `events:{type}`. Knows nothing of stores.
+
+use std::time::Duration;
+
+use crate::event::TypePattern;
+
+/// Where types live that no rule names.
+pub const DEFAULT_STREAM: &str = "events:{type}";
+
+/// One `[[stream]]` table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamRule {
+    pub types: Vec<TypePattern>,
+    /// May contain `{type}`, once.
+    pub name: String,
+    pub retain: Retain,
+}
+
+/// How much of the past a stream keeps, at least; never less than a living group still needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Retain {
+    pub age: Option<Duration>,
+    /// Entries.
+    pub length: Option<u64>,
+}
+
+/// The rules of all streams, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Streams {
+    pub rules: Vec<StreamRule>,
+    /// For streams no rule names.
+    pub retain: Retain,
+}
+
+/// What a handler's types mean in streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    pub streams: Vec<String>,
+    /// Prefix of a stream's name, and the pattern that the rest of it must match.
+    pub discover: Vec<(String, TypePattern)>,
+}
+
+impl Streams {
+    /// The stream that events of type `kind` live in.
+    pub fn of(&self, kind: &str) -> String {
+        let rule = self.rules.iter().find(|rule| rule.types.iter().any(|pattern| pattern.matches(kind)));
+        rule.map_or(DEFAULT_STREAM, |rule| &rule.name).replace("{type}", kind)
+    }
+
+    /// What `stream` keeps.
+    pub fn retain(&self, stream: &str) -> Retain {
+        let rule = self.rules.iter().find(|rule| match rule.name.split_once("{type}") {
+            Some((before, after)) => stream.starts_with(before) && stream.ends_with(after),
+            None => rule.name == stream,
+        });
+        rule.map_or(self.retain, |rule| Retain {
+            age: rule.retain.age.or(self.retain.age),
+            length: rule.retain.length.or(self.retain.length),
+        })
+    }
+
+    /// Every stream in which events of these types may lie: an exact type lives in one, a pattern in any named stream and
+    /// in all that are named after a type that it matches.
+    pub fn select(&self, types: &[TypePattern]) -> Selection {
+        let mut selection = Selection::default();
+        for pattern in types {
+            if pattern.is_exact() {
+                push(&mut selection.streams, self.of(pattern.as_str()));
+                continue;
+            }
+            for name in self.rules.iter().map(|rule| rule.name.as_str()).chain([DEFAULT_STREAM]) {
+                match name.split_once("{type}") {
+                    Some((prefix, _)) => push(&mut selection.discover, (prefix.to_owned(), pattern.clone())),
+                    None => push(&mut selection.streams, name.to_owned()),
+                }
+            }
+        }
+        selection
+    }
+}
+
+fn push<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> TypePattern {
+        TypePattern::parse(text).expect("the pattern is valid")
+    }
+
+    fn shop() -> Streams {
+        let rule = |types: &str, name: &str| StreamRule {
+            types: vec![pattern(types)],
+            name: name.into(),
+            retain: Retain::default(),
+        };
+        Streams { rules: vec![rule("Checkout*", "shop"), rule("audit.**", "log:{type}")], retain: Retain::default() }
+    }
+
+    #[test]
+    fn first_rule_wins_and_the_rest_lives_by_type() {
+        let streams = shop();
+        assert_eq!(streams.of("CheckoutInitiated"), "shop");
+        assert_eq!(streams.of("audit.login.failed"), "log:audit.login.failed");
+        assert_eq!(streams.of("order.created"), "events:order.created");
+    }
+
+    #[test]
+    fn a_pattern_reads_shared_streams_and_discovers_the_others() {
+        let selection = shop().select(&[pattern("order.*"), pattern("CheckoutInitiated")]);
+        assert_eq!(selection.streams, ["shop"]);
+        let order = pattern("order.*");
+        assert_eq!(selection.discover, [("log:".to_owned(), order.clone()), ("events:".to_owned(), order)]);
+    }
+}
