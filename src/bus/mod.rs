@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::clock::Millis;
-use crate::event::{EntryId, Event, Json, TypePattern};
+use crate::event::{EntryId, Event, TypePattern};
 use crate::judge::{DeathReason, Verdict};
 use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
 
