@@ -190,6 +190,8 @@ pub struct Finished {
     pub reads: Vec<Read>,
     /// What to record if the verdict ends the event; `None` when idempotency is off.
     pub record: Option<Record>,
+    /// Version of the program that ran.
+    pub version: Arc<str>,
     /// Turns on hot keys, to be dropped when the settle is answered.
     pub held: Vec<HotGuard>,
     pub usage: Usage,
@@ -200,4 +202,12 @@ pub struct Finished {
 pub struct Usage {
     pub cpu: Duration,
     pub wall: Duration,
+}
+
+pub fn load(_file: &str, _sources: &Arc<Sources>, _options: &LoadOptions) -> Result<Program, LoadError> {
+    unimplemented!()
+}
+pub struct Pool;
+impl Pool {
+    pub fn submit(&self, _job: Job) {}
 }

@@ -1,0 +1,253 @@
+//! The handlers folder as it lies on the disk: which files are scripts, and what they say right now.
+//!
+//! Nothing in the folder can block or mislead the host: only regular files inside it are opened, never a pipe, a device or a
+//! link that leaves it; each is capped in size. A file whose metadata did not change since it was read is not read
+//! again, unless it changed so lately that its time stamp cannot tell.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::script::{Source, Sources};
+
+/// Largest script in bytes; compiling more takes seconds.
+pub const SOURCE_BYTES_MAX: u64 = 512 << 10;
+/// Deepest folder below the root.
+const DEPTH_MAX: usize = 16;
+/// Time stamps of files that changed within this many seconds are not trusted.
+const RACY_SECONDS: i64 = 3;
+/// `O_NONBLOCK`: opening a pipe that took a script's place between look and open must not block.
+const OPEN_NONBLOCKING: i32 = 0o4000;
+
+/// Something in the folder that is not read, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+/// Reads the folder again and again.
+pub struct Scanner {
+    root: PathBuf,
+    known: BTreeMap<String, Known>,
+}
+
+struct Known {
+    stamp: Stamp,
+    source: Source,
+}
+
+/// What tells that a file changed: size, inode, and the times of content and inode in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp(u64, u64, u64, i64, i64, i64, i64);
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self(meta.len(), meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
+    }
+
+    fn is_racy(self, now: i64) -> bool {
+        now - self.5 < RACY_SECONDS
+    }
+}
+
+impl Scanner {
+    /// A scanner of `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), known: BTreeMap::new() }
+    }
+
+    /// Reads what changed.
+    ///
+    /// # Errors
+    /// When the root itself cannot be listed; then nothing is known to have vanished.
+    pub fn scan(&mut self) -> io::Result<(Arc<Sources>, Vec<Skipped>)> {
+        let mut walk = Walk { root: fs::canonicalize(&self.root)?, found: Vec::new(), skipped: Vec::new() };
+        walk.folder(&self.root.clone(), "", 0)?;
+        let now = now_seconds();
+        let mut known = BTreeMap::new();
+        for (name, path, meta) in walk.found {
+            let stamp = Stamp::of(&meta);
+            let unchanged = self.known.remove(&name).filter(|known| known.stamp == stamp && !stamp.is_racy(now));
+            match unchanged.map_or_else(|| read(&path), |known| Ok(known.source)) {
+                Ok(source) => drop(known.insert(name, Known { stamp, source })),
+                Err(reason) => walk.skipped.push(Skipped { path, reason }),
+            }
+        }
+        self.known = known;
+        let files = self.known.iter().map(|(name, known)| (name.clone(), known.source.clone())).collect();
+        Ok((Arc::new(Sources { files }), walk.skipped))
+    }
+}
+
+fn now_seconds() -> i64 {
+    use crate::clock::Clock;
+    crate::clock::SystemClock.now() / 1000
+}
+
+struct Walk {
+    root: PathBuf,
+    found: Vec<(String, PathBuf, Metadata)>,
+    skipped: Vec<Skipped>,
+}
+
+impl Walk {
+    fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if let Err(reason) = self.entry(&entry, prefix, depth) {
+                self.skipped.push(Skipped { path: entry.path(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &fs::DirEntry, prefix: &str, depth: usize) -> Result<(), String> {
+        let file_name = entry.file_name();
+        if file_name.as_encoded_bytes().starts_with(b".") || file_name.as_encoded_bytes().starts_with(b"_") {
+            return Ok(());
+        }
+        let path = entry.path();
+        let meta = fs::metadata(&path).map_err(|error| error.to_string())?;
+        let is_script = has_ending(&path);
+        if !meta.is_dir() && !is_script {
+            return Ok(());
+        }
+        let name = file_name.to_str().ok_or("the name is not UTF-8; rename it")?;
+        check_part(name)?;
+        self.stays_inside(&path)?;
+        let below = format!("{prefix}{name}");
+        match meta.is_dir() {
+            true if is_script => Err("a folder cannot have the ending of a script; rename it".to_owned()),
+            true if depth >= DEPTH_MAX => Err(format!("folders are read to a depth of {DEPTH_MAX}")),
+            true => self.folder(&path, &format!("{below}/"), depth + 1).map_err(|error| error.to_string()),
+            false if !meta.is_file() => Err("not a regular file".to_owned()),
+            false => {
+                self.found.push((below, path, meta));
+                Ok(())
+            }
+        }
+    }
+
+    fn stays_inside(&self, path: &Path) -> Result<(), String> {
+        let real = fs::canonicalize(path).map_err(|error| error.to_string())?;
+        match real.starts_with(&self.root) {
+            true => Ok(()),
+            false => Err(format!("a link that leaves the folder, to {}", real.display())),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Source, String> {
+    let open = |path: &Path| OpenOptions::new().read(true).custom_flags(OPEN_NONBLOCKING).open(path);
+    let file: File = open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err("not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(SOURCE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > SOURCE_BYTES_MAX {
+        return Err(format!("larger than {} KiB; split it into modules", SOURCE_BYTES_MAX >> 10));
+    }
+    let hash = xxh3_128(&bytes);
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("not UTF-8 from byte {at} on; save it as UTF-8")
+    })?;
+    Ok(Source { text: text.into(), hash })
+}
+
+/// Each part of a handler's name: letters, digits, `.`, `_`, `-`.
+fn check_part(name: &str) -> Result<(), String> {
+    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-".contains(*c)) {
+        Some(c) => Err(format!("{c:?} cannot stand in a name; letters, digits, `.`, `_` and `-` can")),
+        None => Ok(()),
+    }
+}
+
+fn has_ending(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "luau" || ending == "lua")
+}
+
+/// The handler's name for a path below the folder: without its ending.
+pub fn name_of(path: &str) -> &str {
+    path.strip_suffix(".luau").or_else(|| path.strip_suffix(".lua")).unwrap_or(path)
+}
+
+/// Whether the file at `path` below the folder is a handler: neither a module nor a test.
+pub fn is_handler(path: &str) -> bool {
+    !path.starts_with("lib/") && !name_of(path).ends_with("_test")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn reasons(skipped: &[Skipped]) -> String {
+        let lines = skipped.iter().map(|skipped| format!("{}: {}", skipped.path.display(), skipped.reason));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn finds_scripts_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for file in ["a.luau", "b/c.lua", "lib/money.luau", "_off.luau", ".hidden.luau", "readme.md", "x_test.luau"] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().expect("has a parent")).expect("a folder");
+            fs::write(path, "return function() end").expect("a file");
+        }
+        let (sources, skipped) = Scanner::new(dir.path()).scan().expect("the folder is there");
+        let files: Vec<_> = sources.files.keys().map(String::as_str).collect();
+        assert_eq!(files, ["a.luau", "b/c.lua", "lib/money.luau", "x_test.luau"]);
+        assert_eq!(skipped, []);
+        let handlers: Vec<_> = files.into_iter().filter(|path| is_handler(path)).map(name_of).collect();
+        assert_eq!(handlers, ["a", "b/c"]);
+    }
+
+    #[test]
+    fn what_is_no_script_is_skipped_with_a_reason_and_never_blocks() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let outside = tempfile::tempdir().expect("a temporary folder");
+        fs::write(outside.path().join("secret.luau"), "return 1").expect("a file");
+        symlink(outside.path().join("secret.luau"), dir.path().join("link.luau")).expect("a link");
+        symlink("/dev/zero", dir.path().join("zero.luau")).expect("a link");
+        fs::create_dir(dir.path().join("folder.luau")).expect("a folder");
+        fs::write(dir.path().join("big.luau"), vec![b' '; (SOURCE_BYTES_MAX + 1) as usize]).expect("a file");
+        fs::write(dir.path().join("latin.luau"), b"return '\xff'").expect("a file");
+        fs::write(dir.path().join("a b.luau"), "return 1").expect("a file");
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe.luau")).status();
+        assert!(made.expect("mkfifo is there").success());
+
+        let (sources, skipped) = Scanner::new(dir.path()).scan().expect("the folder is there");
+        assert_eq!(sources.files.len(), 0);
+        let reasons = reasons(&skipped);
+        for part in [
+            "link.luau: a link that",
+            "zero.luau: ",
+            "folder.luau: a folder",
+            "big.luau: larger",
+            "latin.luau: not UTF-8 from byte 8",
+            "a b.luau: ' ' cannot",
+            "pipe.luau: not a regular file",
+        ] {
+            assert!(reasons.contains(part), "{part} in\n{reasons}");
+        }
+    }
+
+    #[test]
+    fn a_change_within_the_same_time_stamp_is_seen() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut scanner = Scanner::new(dir.path());
+        for text in ["return 1", "return 2", "return 3"] {
+            fs::write(dir.path().join("a.luau"), text).expect("a file");
+            let (sources, _) = scanner.scan().expect("the folder is there");
+            assert_eq!(&*sources.files["a.luau"].text, text);
+        }
+    }
+}

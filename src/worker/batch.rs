@@ -1,0 +1,93 @@
+//! One settle: judged runs on their way to the store, repeated until it answers.
+//!
+//! A store that is away repeats the settle, never the script. That is harmless, because a settle that came through
+//! unseen answers "already mine".
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::bus::{Answer, Delivery, Inbox, Run, Settling, backoff};
+use crate::hot::HotGuard;
+use crate::judge::{DeathReason, Verdict};
+use crate::outcome::{Effects, Failure, FailureKind, Measure, Read, Record};
+use crate::script::Usage;
+
+use super::report;
+
+/// A run and its verdict, not settled yet.
+pub(super) struct Judged {
+    pub delivery: Arc<Delivery>,
+    pub verdict: Verdict,
+    /// Empty once they are on their way to the store.
+    pub effects: Effects,
+    pub measures: Vec<Measure>,
+    /// Empty once they are on their way to the store.
+    pub reads: Vec<Read>,
+    pub record: Option<Record>,
+    pub version: Arc<str>,
+    /// Turns on hot keys; dropped with this.
+    pub held: Vec<HotGuard>,
+    pub usage: Usage,
+}
+
+/// What became of a batch; all three in one order.
+pub(super) struct SettledBatch {
+    pub judged: Vec<Judged>,
+    pub runs: Arc<[Run]>,
+    pub answers: Vec<Answer>,
+    pub took: Duration,
+}
+
+impl Judged {
+    /// A verdict on a delivery that was not run.
+    pub fn without_run(delivery: Arc<Delivery>, verdict: Verdict, version: Arc<str>) -> Self {
+        Self {
+            delivery,
+            verdict,
+            effects: Effects::default(),
+            measures: Vec::new(),
+            reads: Vec::new(),
+            record: None,
+            version,
+            held: Vec::new(),
+            usage: Usage::default(),
+        }
+    }
+
+    /// The same run after the store said that its effects can never be applied: dead.
+    pub fn refused(mut self, run: &Run, reason: String) -> Self {
+        self.reads = run.reads.clone();
+        let failure = Failure::new(FailureKind::Refused, reason);
+        self.verdict = Verdict::Dead { reason: DeathReason::Invalid, failure };
+        self
+    }
+
+    /// What the store gets; effects and reads move over.
+    fn to_run(&mut self) -> Run {
+        let ends = matches!(self.verdict, Verdict::Commit | Verdict::Dead { .. });
+        Run {
+            deliveries: vec![Settling { delivery: self.delivery.clone(), verdict: self.verdict.clone() }],
+            reads: std::mem::take(&mut self.reads),
+            effects: std::mem::take(&mut self.effects),
+            record: if ends { self.record.clone() } else { None },
+            version: self.version.clone(),
+        }
+    }
+}
+
+/// Settles `judged`, repeating while the store is away.
+pub(super) async fn settle(inbox: Arc<dyn Inbox>, handler: Arc<str>, mut judged: Vec<Judged>) -> SettledBatch {
+    let began = Instant::now();
+    let runs: Arc<[Run]> = judged.iter_mut().map(Judged::to_run).collect();
+    let mut failures = 0;
+    loop {
+        match inbox.settle(runs.clone()).await {
+            Ok(answers) => return SettledBatch { judged, runs, answers, took: began.elapsed() },
+            Err(error) => {
+                report::store_away(&handler, &error, failures);
+                failures += 1;
+                tokio::time::sleep(backoff(failures)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! One loop per handler: receive, run, judge, settle, report.
+//!
+//! Owns the slots of a handler in this process and the order of the steps; decides nothing about an event itself (that is
+//! `judge`) and nothing about storage (that is the bus). Nobody waits for a timer: what finished while the last settle was
+//! under way goes into the next one. Metrics and logs are written from what settle answered.
+
+mod batch;
+mod pace;
+mod report;
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Answer, BusError, CRASH_BUDGET, Delivery, Inbox, Lease, ORPHANED_ALONE, backoff};
+use crate::clock::Clock;
+use crate::event::EntryId;
+use crate::hot::HotKeys;
+use crate::judge::{Circumstances, DeathReason, Verdict, judge};
+use crate::metrics::HandlerMetrics;
+use crate::outcome::{Failure, FailureKind, Outcome, Release};
+use crate::script::{Finished, Job, Mode, Pool, Program};
+
+use batch::{Judged, SettledBatch};
+use pace::Pace;
+
+/// Settles of one handler under way at a time: one in the store while the next one forms.
+const SETTLES_IN_FLIGHT: usize = 2;
+/// Runs in one settle.
+const SETTLE_RUNS_MAX: usize = 512;
+/// Runs that wait for a settle before no new ones are started.
+const UNSETTLED_MAX: usize = 2048;
+
+/// Whatever executes scripts.
+pub trait Runner: Send + Sync {
+    /// Runs the job's deliveries some time soon; never blocks.
+    fn submit(&self, job: Job);
+}
+
+impl Runner for Pool {
+    fn submit(&self, job: Job) {
+        Pool::submit(self, job);
+    }
+}
+
+/// What a worker is made of.
+pub struct Spec {
+    pub inbox: Arc<dyn Inbox>,
+    /// Swapped on reload; a run keeps the version it started with.
+    pub program: Arc<ArcSwap<Program>>,
+    pub runner: Arc<dyn Runner>,
+    pub metrics: Arc<HandlerMetrics>,
+    pub clock: Arc<dyn Clock>,
+    /// Held while a suspect runs: one at a time in the whole process, so that a death can be charged.
+    pub alone: Arc<Mutex<()>>,
+    pub mode: Mode,
+    /// Seed of all jitter.
+    pub seed: u64,
+    /// Cancelled: stop receiving, finish what runs, give the rest back.
+    pub stop: CancellationToken,
+}
+
+/// Works until it is stopped and everything in hand is settled or given back.
+pub async fn work(spec: Spec) {
+    Worker::new(spec).run().await;
+}
+
+type Received = Result<Vec<Delivery>, BusError>;
+
+struct Worker {
+    spec: Spec,
+    hot: Arc<HotKeys>,
+    rng: SmallRng,
+    pace: Pace,
+    /// Received, not started.
+    buffer: VecDeque<Arc<Delivery>>,
+    /// Received, to be run alone.
+    suspects: VecDeque<Arc<Delivery>>,
+    /// The turn of the suspect under way, and which one it is.
+    turn: Option<(OwnedMutexGuard<()>, Lease, EntryId)>,
+    running: usize,
+    unsettled: Vec<Judged>,
+    receiving: Option<BoxFuture<'static, Received>>,
+    away: u32,
+    settling: FuturesUnordered<BoxFuture<'static, SettledBatch>>,
+    /// Runs to repeat after a moment.
+    later: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, bool)>>,
+    /// Conflicts in a row, of deliveries that had one.
+    conflicts: HashMap<(Lease, EntryId), u32>,
+    reply: UnboundedSender<Vec<Finished>>,
+    finished: UnboundedReceiver<Vec<Finished>>,
+    stopping: bool,
+}
+
+impl Worker {
+    fn new(spec: Spec) -> Self {
+        let (reply, finished) = unbounded_channel();
+        let rng = SmallRng::seed_from_u64(spec.seed);
+        Self {
+            spec,
+            hot: Arc::default(),
+            rng,
+            pace: Pace::default(),
+            buffer: VecDeque::new(),
+            suspects: VecDeque::new(),
+            turn: None,
+            running: 0,
+            unsettled: Vec::new(),
+            receiving: None,
+            away: 0,
+            settling: FuturesUnordered::new(),
+            later: FuturesUnordered::new(),
+            conflicts: HashMap::new(),
+            reply,
+            finished,
+            stopping: false,
+        }
+    }
+
+    async fn run(mut self) {
+        while !self.is_drained() {
+            self.receive_more();
+            self.start_runs();
+            self.start_settles();
+            self.spec.metrics.in_hand(self.running, self.buffer.len() + self.suspects.len());
+            self.step().await;
+        }
+        self.spec.metrics.in_hand(0, 0);
+    }
+
+    /// Waits for the next thing to happen and takes it in.
+    async fn step(&mut self) {
+        let wants_turn = self.turn.is_none() && !self.suspects.is_empty();
+        tokio::select! {
+            biased;
+            () = self.spec.stop.cancelled(), if !self.stopping => self.begin_stop(),
+            Some(batch) = self.settling.next() => self.answered(batch),
+            Some(finished) = self.finished.recv() => self.take_finished(finished),
+            Some((delivery, alone)) = self.later.next() => self.start_again(delivery, alone),
+            turn = self.spec.alone.clone().lock_owned(), if wants_turn => self.run_suspect(turn).await,
+            received = next_received(&mut self.receiving) => self.take_received(received),
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.stopping
+            && self.running == 0
+            && self.unsettled.is_empty()
+            && self.settling.is_empty()
+            && self.later.is_empty()
+    }
+
+    fn begin_stop(&mut self) {
+        self.stopping = true;
+        self.receiving = None;
+        let unstarted: Vec<_> = self.buffer.drain(..).chain(self.suspects.drain(..)).collect();
+        for delivery in unstarted {
+            self.give_back(delivery);
+        }
+    }
+
+    fn give_back(&mut self, delivery: Arc<Delivery>) {
+        let version = self.spec.program.load().version.clone();
+        self.unsettled.push(Judged::without_run(delivery, Verdict::Release, version));
+    }
+
+    // --- receive ---
+
+    fn receive_more(&mut self) {
+        let concurrency = self.spec.program.load().manifest.concurrency;
+        let room = self.pace.buffer(concurrency).saturating_sub(self.buffer.len() + self.suspects.len());
+        let full = self.unsettled.len() >= UNSETTLED_MAX;
+        if self.stopping || full || room == 0 || self.receiving.is_some() {
+            return;
+        }
+        let (inbox, failures) = (self.spec.inbox.clone(), self.away);
+        self.receiving = Some(Box::pin(async move {
+            if failures > 0 {
+                tokio::time::sleep(backoff(failures)).await;
+            }
+            inbox.receive(room).await
+        }));
+    }
+
+    fn take_received(&mut self, received: Received) {
+        self.receiving = None;
+        match received {
+            Ok(deliveries) => {
+                self.away = 0;
+                self.spec.metrics.received(deliveries.len());
+                deliveries.into_iter().for_each(|delivery| self.admit(Arc::new(delivery)));
+            }
+            Err(error) => {
+                report::store_away(&self.spec.program.load().name, &error, self.away);
+                self.away += 1;
+            }
+        }
+    }
+
+    /// Sorts a delivery: to be run, to be run alone, or given up unrun.
+    fn admit(&mut self, delivery: Arc<Delivery>) {
+        if delivery.deaths >= CRASH_BUDGET {
+            let message = format!("the process died {} times while this event ran alone", delivery.deaths);
+            let failure = Failure::new(FailureKind::Crash, message);
+            let verdict = Verdict::Dead { reason: DeathReason::Killer, failure };
+            let version = self.spec.program.load().version.clone();
+            self.unsettled.push(Judged::without_run(delivery, verdict, version));
+        } else if delivery.orphaned >= ORPHANED_ALONE {
+            self.suspects.push_back(delivery);
+        } else {
+            self.buffer.push_back(delivery);
+        }
+    }
+
+    // --- run ---
+
+    fn start_runs(&mut self) {
+        if self.stopping || self.unsettled.len() >= UNSETTLED_MAX {
+            return;
+        }
+        let free = self.spec.program.load().manifest.concurrency.saturating_sub(self.running);
+        let batch: Vec<_> = self.buffer.drain(..free.min(self.buffer.len())).collect();
+        self.submit(batch, false);
+    }
+
+    fn submit(&mut self, deliveries: Vec<Arc<Delivery>>, alone: bool) {
+        if deliveries.is_empty() {
+            return;
+        }
+        self.running += deliveries.len();
+        self.spec.runner.submit(Job {
+            program: self.spec.program.load_full(),
+            deliveries,
+            mode: self.spec.mode,
+            alone,
+            hot: self.hot.clone(),
+            reply: self.reply.clone(),
+        });
+    }
+
+    fn start_again(&mut self, delivery: Arc<Delivery>, alone: bool) {
+        if self.stopping {
+            self.give_back(delivery);
+        } else {
+            self.submit(vec![delivery], alone);
+        }
+    }
+
+    async fn run_suspect(&mut self, turn: OwnedMutexGuard<()>) {
+        let Some(delivery) = self.suspects.pop_front() else { return };
+        match self.spec.inbox.mark(&delivery).await {
+            Ok(true) => {
+                self.turn = Some((turn, delivery.lease, delivery.entry));
+                self.submit(vec![delivery], true);
+            }
+            Ok(false) => self.spec.metrics.fenced(),
+            Err(error) => {
+                report::store_away(&self.spec.program.load().name, &error, 0);
+                self.suspects.push_front(delivery);
+                tokio::time::sleep(backoff(0)).await;
+            }
+        }
+    }
+
+    fn take_finished(&mut self, finished: Vec<Finished>) {
+        self.take_each(finished);
+        while let Ok(more) = self.finished.try_recv() {
+            self.take_each(more);
+        }
+    }
+
+    fn take_each(&mut self, finished: Vec<Finished>) {
+        self.running -= finished.len();
+        for run in finished {
+            match run.outcome {
+                Outcome::Released(Release::Neighbour) => self.again(run.delivery, true, Duration::ZERO),
+                Outcome::Released(Release::StoreAway) => self.again(run.delivery, false, backoff(1)),
+                _ => self.judge_run(run),
+            }
+        }
+    }
+
+    fn again(&mut self, delivery: Arc<Delivery>, alone: bool, after: Duration) {
+        let alone = alone || delivery.orphaned >= ORPHANED_ALONE;
+        self.later.push(Box::pin(async move {
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+            (delivery, alone)
+        }));
+    }
+
+    fn judge_run(&mut self, run: Finished) {
+        let program = self.spec.program.load();
+        let age = run.delivery.past.as_ref().map_or(0, |past| self.spec.clock.now() - past.first_received);
+        let at = Circumstances {
+            attempt: run.delivery.attempt(),
+            age: Duration::from_millis(u64::try_from(age).unwrap_or(0)),
+            chance: self.rng.random(),
+        };
+        let (verdict, effects) = judge(run.outcome, &program.manifest.retry, at);
+        let mut effects = effects.filter(|_| self.spec.mode == Mode::Live).unwrap_or_default();
+        self.unsettled.push(Judged {
+            delivery: run.delivery,
+            verdict,
+            measures: std::mem::take(&mut effects.measures),
+            effects,
+            reads: run.reads,
+            record: run.record,
+            version: run.version,
+            held: run.held,
+            usage: run.usage,
+        });
+    }
+
+    // --- settle ---
+
+    fn start_settles(&mut self) {
+        while !self.unsettled.is_empty() && self.settling.len() < SETTLES_IN_FLIGHT {
+            let rest = self.unsettled.split_off(self.unsettled.len().min(SETTLE_RUNS_MAX));
+            let batch = std::mem::replace(&mut self.unsettled, rest);
+            let name = self.spec.program.load().name.clone();
+            self.settling.push(Box::pin(batch::settle(self.spec.inbox.clone(), name, batch)));
+        }
+    }
+
+    fn answered(&mut self, batch: SettledBatch) {
+        let handler = self.spec.program.load().name.clone();
+        self.spec.metrics.settled(batch.took);
+        self.pace.settled(batch.judged.len());
+        for ((judged, run), answer) in batch.judged.into_iter().zip(&*batch.runs).zip(batch.answers) {
+            self.end_turn(&judged);
+            report::settled(&self.spec.metrics, &handler, &judged, run, &answer);
+            let key = (judged.delivery.lease, judged.delivery.entry);
+            match answer {
+                Answer::Conflict { key: state } => self.conflict(judged, &state),
+                Answer::Invalid { reason } => self.unsettled.push(judged.refused(run, reason)),
+                _ => {
+                    self.conflicts.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn end_turn(&mut self, judged: &Judged) {
+        let is_it = |lease: &Lease, entry: &EntryId| *lease == judged.delivery.lease && *entry == judged.delivery.entry;
+        self.turn.take_if(|(_, lease, entry)| is_it(lease, entry));
+    }
+
+    /// State moved under the run: repeat it, uncharged. The first time at once, since runs of this process now queue on
+    /// the key; after that against other processes, with jittered backoff.
+    fn conflict(&mut self, judged: Judged, state: &str) {
+        self.hot.mark(state);
+        let Judged { delivery, held, .. } = judged;
+        drop(held);
+        let count = self.conflicts.entry((delivery.lease, delivery.entry)).or_default();
+        *count += 1;
+        let ceiling = Duration::from_millis(1 << (*count).min(7));
+        let after = if *count == 1 { Duration::ZERO } else { ceiling.mul_f64(self.rng.random()) };
+        self.again(delivery, false, after);
+    }
+}
+
+async fn next_received(receiving: &mut Option<BoxFuture<'static, Received>>) -> Received {
+    match receiving {
+        Some(receiving) => receiving.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,99 @@
+//! Tells what happened: metrics and log lines, from what settle answered and never from what was hoped.
+
+use crate::bus::{Answer, BusError, DeadId, Delivery, Run};
+use crate::judge::Verdict;
+use crate::metrics::HandlerMetrics;
+use crate::outcome::Failure;
+
+use super::batch::Judged;
+
+/// A settle answered `answer` for `judged`.
+pub(super) fn settled(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, answer: &Answer) {
+    metrics.ran(judged.usage);
+    match answer {
+        Answer::Done { dead } => applied(metrics, handler, judged, run, *dead),
+        Answer::AlreadyMine => applied(metrics, handler, judged, run, None),
+        Answer::Duplicate { by } => duplicate(metrics, handler, judged, by),
+        Answer::Conflict { key } => {
+            metrics.conflict();
+            tracing::debug!(handler, event = id(judged), key, "state moved since it was read; running again");
+        }
+        Answer::Fenced => {
+            metrics.fenced();
+            tracing::warn!(handler, event = id(judged), "another process took this event over; our run is dropped");
+        }
+        Answer::StoreReset => {
+            metrics.fenced();
+            tracing::error!(handler, event = id(judged), "the group vanished from the store; it was created again");
+        }
+        Answer::Invalid { reason } => {
+            tracing::error!(handler, event = id(judged), reason, "the store can never apply these effects");
+        }
+    }
+}
+
+fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, dead: Option<DeadId>) {
+    let delivery = &*judged.delivery;
+    match &judged.verdict {
+        Verdict::Commit => {
+            metrics.done(delivery, &judged.measures, &run.effects.events);
+            tracing::debug!(handler, event = id(judged), attempt = delivery.attempt(), "consumed");
+        }
+        Verdict::Retry { delay, counted, failure } => {
+            metrics.retried(*counted);
+            if metrics.may_log() {
+                retry_line(handler, judged, delivery, failure, *counted, delay.as_secs_f64());
+            }
+        }
+        Verdict::Dead { reason, failure } => {
+            metrics.dead(*reason);
+            if metrics.may_log() {
+                tracing::error!(
+                    handler,
+                    version = &*judged.version,
+                    event = id(judged),
+                    attempt = delivery.attempt(),
+                    reason = reason.as_str(),
+                    dead_letter = dead.map(|id| id.0),
+                    "given up: {}",
+                    place(failure)
+                );
+            }
+        }
+        Verdict::Skip { by } => duplicate(metrics, handler, judged, by),
+        Verdict::Release => metrics.released(),
+    }
+}
+
+fn retry_line(handler: &str, judged: &Judged, delivery: &Delivery, failure: &Failure, counted: bool, seconds: f64) {
+    let (version, event, attempt) = (&*judged.version, id(judged), delivery.attempt());
+    if counted {
+        tracing::warn!(handler, version, event, attempt, "failed, again in {seconds:.1} s: {}", place(failure));
+    } else {
+        tracing::info!(handler, version, event, attempt, "snoozed for {seconds:.1} s: {}", failure.message);
+    }
+}
+
+fn duplicate(metrics: &HandlerMetrics, handler: &str, judged: &Judged, by: &str) {
+    metrics.duplicate();
+    tracing::debug!(handler, event = id(judged), by, "a duplicate; acknowledged without effects");
+}
+
+/// The store did not answer; said once at first and then ever less often.
+pub(super) fn store_away(handler: &str, error: &BusError, failures: u32) {
+    if failures.is_power_of_two() || failures == 0 {
+        tracing::error!(handler, failures, "{error}; nothing is lost, trying again");
+    }
+}
+
+fn id(judged: &Judged) -> &str {
+    judged.delivery.event.as_ref().map_or("(undecodable)", |event| &event.id)
+}
+
+fn place(failure: &Failure) -> String {
+    match (&failure.file, failure.line) {
+        (Some(file), Some(line)) => format!("{file}:{line}: {}", failure.message),
+        (Some(file), None) => format!("{file}: {}", failure.message),
+        _ => failure.message.clone(),
+    }
+}
