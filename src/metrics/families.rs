@@ -96,6 +96,7 @@ impl Metrics {
             consumed: Mutex::default(),
             published: Mutex::default(),
             custom: Custom::new(handler),
+            last_error: Mutex::default(),
             lines: Lines { began: Instant::now(), state: AtomicU64::new(0) },
         }
     }

@@ -48,6 +48,7 @@ pub struct HandlerMetrics {
     consumed: Mutex<Pairs>,
     published: Mutex<Pairs>,
     custom: Custom,
+    last_error: Mutex<Option<String>>,
     lines: Lines,
 }
 
@@ -111,6 +112,16 @@ impl HandlerMetrics {
             count(&self.published, &emit.stream, &emit.event.kind, counter);
         }
         measures.iter().for_each(|measure| self.custom.take(&self.families, measure));
+    }
+
+    /// An attempt failed with `message`.
+    pub fn failed(&self, message: String) {
+        *self.last_error.lock() = Some(message);
+    }
+
+    /// The message of the failure before now, if there was one.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().clone()
     }
 
     /// A failed attempt will be repeated; `counted` tells a retry from a snooze.

@@ -56,7 +56,6 @@ impl Runner for Pool {
 
 /// What a worker is made of.
 pub struct Spec {
-    pub inbox: Arc<dyn Inbox>,
     /// Swapped on reload; a run keeps the version it started with.
     pub program: Arc<ArcSwap<Program>>,
     pub runner: Arc<dyn Runner>,
@@ -72,13 +71,14 @@ pub struct Spec {
 }
 
 /// Works until it is stopped and everything in hand is settled or given back.
-pub async fn work(spec: Spec) {
-    Worker::new(spec).run().await;
+pub async fn work(inbox: Arc<dyn Inbox>, spec: Spec) {
+    Worker::new(inbox, spec).run().await;
 }
 
 type Received = Result<Vec<Delivery>, BusError>;
 
 struct Worker {
+    inbox: Arc<dyn Inbox>,
     spec: Spec,
     hot: Arc<HotKeys>,
     rng: SmallRng,
@@ -104,10 +104,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(spec: Spec) -> Self {
+    fn new(inbox: Arc<dyn Inbox>, spec: Spec) -> Self {
         let (reply, finished) = unbounded_channel();
         let rng = SmallRng::seed_from_u64(spec.seed);
         Self {
+            inbox,
             spec,
             hot: Arc::default(),
             rng,
@@ -184,7 +185,7 @@ impl Worker {
         if self.stopping || full || room == 0 || self.receiving.is_some() {
             return;
         }
-        let (inbox, failures) = (self.spec.inbox.clone(), self.away);
+        let (inbox, failures) = (self.inbox.clone(), self.away);
         self.receiving = Some(Box::pin(async move {
             if failures > 0 {
                 tokio::time::sleep(backoff(failures)).await;
@@ -259,7 +260,7 @@ impl Worker {
 
     async fn run_suspect(&mut self, turn: OwnedMutexGuard<()>) {
         let Some(delivery) = self.suspects.pop_front() else { return };
-        match self.spec.inbox.mark(&delivery).await {
+        match self.inbox.mark(&delivery).await {
             Ok(true) => {
                 self.turn = Some((turn, delivery.lease, delivery.entry));
                 self.submit(vec![delivery], true);
@@ -331,7 +332,7 @@ impl Worker {
             let rest = self.unsettled.split_off(self.unsettled.len().min(SETTLE_RUNS_MAX));
             let batch = std::mem::replace(&mut self.unsettled, rest);
             let name = self.spec.program.load().name.clone();
-            self.settling.push(Box::pin(batch::settle(self.spec.inbox.clone(), name, batch)));
+            self.settling.push(Box::pin(batch::settle(self.inbox.clone(), name, batch)));
         }
     }
 

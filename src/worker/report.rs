@@ -41,12 +41,16 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
         }
         Verdict::Retry { delay, counted, failure } => {
             metrics.retried(*counted);
+            if *counted {
+                metrics.failed(place(failure));
+            }
             if metrics.may_log() {
                 retry_line(handler, judged, delivery, failure, *counted, delay.as_secs_f64());
             }
         }
         Verdict::Dead { reason, failure } => {
             metrics.dead(*reason);
+            metrics.failed(place(failure));
             if metrics.may_log() {
                 tracing::error!(
                     handler,

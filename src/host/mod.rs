@@ -1,0 +1,273 @@
+//! Wires the parts into a running host, and owns the order in which they start and stop.
+//!
+//! The only place that names concrete buses. Start: store, script threads, registry, workers, watch. Stop: the reverse,
+//! under one shared deadline; what is unfinished then goes back uncharged.
+
+mod supervisor;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::sqlite::{self, Place, SqliteStore};
+use crate::bus::{Bus, BusError, DeadLetters, Ledger, Overview, StateAdmin};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{BusUrl, Config};
+use crate::metrics::{Counts, Metrics};
+use crate::registry::{self, Registry, Scanner};
+use crate::script::{Pool, Services};
+use crate::watch::{self, Change};
+
+use supervisor::{Supervisor, Workers};
+
+/// The store, seen from each of its sides.
+#[derive(Clone)]
+pub struct Backend {
+    pub bus: Arc<dyn Bus>,
+    pub ledger: Arc<dyn Ledger>,
+    pub dead: Arc<dyn DeadLetters>,
+    pub state: Arc<dyn StateAdmin>,
+    pub overview: Arc<dyn Overview>,
+    store: Arc<SqliteStore>,
+}
+
+impl Backend {
+    /// Closes the store: what this process still holds goes back uncharged.
+    pub async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+/// Opens the store that the configuration names; `instance` names this process in it.
+///
+/// # Errors
+/// When the store cannot be opened; the text names the file, the cause and what to do.
+pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
+    let place = match &config.bus.url {
+        BusUrl::SqliteFile(path) => Place::File(path.clone()),
+        BusUrl::Memory => Place::Memory,
+    };
+    let store = SqliteStore::open(sqlite::Options {
+        place,
+        synchronous: config.sqlite.synchronous,
+        recovery_time: config.recovery_time,
+        instance: instance.map_or_else(default_instance, str::to_owned),
+        streams: config.streams.clone(),
+        clock: Arc::new(SystemClock),
+        dead_letters_retain: config.dead_letters_retain,
+        forget_group_after: config.forget_group_after,
+    })?;
+    Ok(Backend {
+        bus: store.clone(),
+        ledger: store.clone(),
+        dead: store.clone(),
+        state: store.clone(),
+        overview: store.clone(),
+        store,
+    })
+}
+
+fn default_instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}-{}", if host.is_empty() { "host" } else { host }, std::process::id())
+}
+
+/// What `run` adds to the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Only these handlers; empty: all.
+    pub only: Vec<String>,
+    /// Name of this process; default: host name and process id.
+    pub instance: Option<String>,
+}
+
+/// Why a host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] BusError),
+    #[error("cannot read the handlers folder {}: {cause}; create it, or name another with --handlers", .path.display())]
+    Folder { path: PathBuf, cause: std::io::Error },
+    #[error("cannot start the script threads: {0}")]
+    Threads(std::io::Error),
+    #[error("--only names {0}, and there is no such handler; the handlers are: {1}")]
+    Only(String, String),
+}
+
+/// A running host.
+pub struct Host {
+    parts: Parts,
+    supervisor: JoinHandle<()>,
+}
+
+/// What the host and its supervisor share.
+#[derive(Clone)]
+struct Parts {
+    config: Config,
+    backend: Backend,
+    pool: Arc<Pool>,
+    clock: Arc<dyn Clock>,
+    instance: Arc<str>,
+    metrics: Metrics,
+    /// The registry in force, for [`Host::snapshot`].
+    registry: Arc<Mutex<Registry>>,
+    /// The metrics of every handler that ever ran; they outlive reloads.
+    workers: Workers,
+    stop: CancellationToken,
+}
+
+/// One handler as the host sees it now.
+#[derive(Clone, Debug)]
+pub struct HandlerSnapshot {
+    pub name: String,
+    pub version: String,
+    /// Runs its newest version; otherwise `problem` says why not.
+    pub problem: Option<String>,
+    pub counts: Counts,
+}
+
+impl Host {
+    /// Loads the handlers and starts their workers.
+    ///
+    /// # Errors
+    /// When the store cannot be opened or the folder cannot be read. A handler that does not load is no error here: it is
+    /// reported, and the others run.
+    pub async fn start(config: Config, start: Start) -> Result<Self, StartError> {
+        let mut scanner = Scanner::new(&config.handlers_dir);
+        let (sources, skipped) = scanner
+            .scan()
+            .map_err(|cause| StartError::Folder { path: config.handlers_dir.clone(), cause })?;
+        let change = Change { sources, skipped };
+        let registry = build_aside(Registry::default(), change.clone(), config.clone()).await;
+        check_only(&start.only, &registry)?;
+        let instance: Arc<str> = start.instance.map_or_else(default_instance, |name| name).into();
+        let backend = open(&config, Some(&instance))?;
+        let parts = Parts::new(config, backend, instance, registry.clone())?;
+        let (changes, changed) = mpsc::channel(1);
+        let (folder, scan) = (parts.config.handlers_dir.clone(), parts.config.scan);
+        tokio::spawn(watch::watch(folder, scan, change, scanner, changes));
+        let supervisor = Supervisor::new(parts.clone(), start.only).run(registry, changed);
+        Ok(Self { parts, supervisor: tokio::spawn(supervisor) })
+    }
+
+    /// The store.
+    pub fn backend(&self) -> &Backend {
+        &self.parts.backend
+    }
+
+    /// All metrics of this process.
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// The handlers and what they did so far, by name.
+    pub fn snapshot(&self) -> Vec<HandlerSnapshot> {
+        let workers = self.parts.workers.lock();
+        let registry = self.parts.registry.lock();
+        let rows = registry.handlers.iter().map(|(name, loaded)| HandlerSnapshot {
+            name: name.clone(),
+            version: loaded.program.as_ref().map(|program| program.version.to_string()).unwrap_or_default(),
+            problem: loaded.problem.as_ref().map(ToString::to_string),
+            counts: workers.get(name).map(|metrics| metrics.counts()).unwrap_or_default(),
+        });
+        rows.collect()
+    }
+
+    /// Stops receiving, finishes what runs within the grace time, gives the rest back and closes the store.
+    pub async fn stop(self) {
+        self.parts.stop.cancel();
+        let grace = self.parts.config.grace;
+        let mut supervisor = self.supervisor;
+        if tokio::time::timeout(grace, &mut supervisor).await.is_err() {
+            tracing::warn!("the grace time of {:?} is over; unfinished runs go back uncharged", self.parts.config.grace);
+            self.parts.pool.release_all();
+            let _ = tokio::time::timeout(grace, &mut supervisor).await;
+        }
+        self.parts.backend.close().await;
+    }
+}
+
+/// Runs a host until SIGINT or SIGTERM; a second signal ends the process at once.
+///
+/// # Errors
+/// As [`Host::start`].
+pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
+    let handlers = config.handlers_dir.clone();
+    let bus = config.bus.url.to_string();
+    let host = Host::start(config, start).await?;
+    tracing::info!("handlers from {}, events in {bus}", handlers.display());
+    signal().await;
+    tracing::info!("stopping; a second signal stops at once");
+    tokio::select! {
+        () = host.stop() => Ok(()),
+        () = signal() => std::process::exit(130),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}
+
+impl Parts {
+    fn new(config: Config, backend: Backend, instance: Arc<str>, registry: Registry) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let services = Services {
+            ledger: backend.ledger.clone(),
+            streams: config.streams.clone(),
+            clock: clock.clone(),
+            instance: instance.clone(),
+            source: config.bus.source.as_str().into(),
+        };
+        let pool = Pool::start(config.script_threads(), services).map_err(StartError::Threads)?;
+        Ok(Self {
+            config,
+            backend,
+            pool: Arc::new(pool),
+            clock,
+            instance,
+            metrics: Metrics::new(),
+            registry: Arc::new(Mutex::new(registry)),
+            workers: Workers::default(),
+            stop: CancellationToken::new(),
+        })
+    }
+}
+
+fn check_only(only: &[String], registry: &Registry) -> Result<(), StartError> {
+    let missing = only.iter().find(|name| !registry.handlers.contains_key(*name));
+    let known = || registry.handlers.keys().cloned().collect::<Vec<_>>().join(", ");
+    missing.map_or(Ok(()), |name| Err(StartError::Only(name.clone(), known())))
+}
+
+/// Compiles on a thread of its own, off every hot path.
+async fn build_aside(previous: Registry, change: Change, config: Config) -> Registry {
+    let built =
+        tokio::task::spawn_blocking(move || registry::build(&previous, change.sources, change.skipped, &config));
+    built.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+/// Reads the handlers folder once, as `run` would.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn load_folder(path: &Path, config: &Config) -> Result<Registry, StartError> {
+    let scanned = Scanner::new(path).scan();
+    let (sources, skipped) = scanned.map_err(|cause| StartError::Folder { path: path.to_owned(), cause })?;
+    Ok(registry::build(&Registry::default(), sources, skipped, config))
+}

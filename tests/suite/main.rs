@@ -1,0 +1,3 @@
+//! The one integration binary: each module tests one promise through the public interface.
+
+mod judge;
