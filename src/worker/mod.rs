@@ -131,8 +131,8 @@ impl Worker {
 
     async fn run(mut self) {
         while !self.is_drained() {
-            self.receive_more();
             self.start_runs();
+            self.receive_more();
             self.start_settles();
             self.spec.metrics.in_hand(self.running, self.buffer.len() + self.suspects.len());
             self.step().await;

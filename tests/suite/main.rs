@@ -1,3 +1,5 @@
 //! The one integration binary: each module tests one promise through the public interface.
 
 mod judge;
+mod worker;
+mod support;

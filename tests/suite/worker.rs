@@ -1,0 +1,327 @@
+//! The worker between a bus and a script host that do exactly what the test says.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use moontide::bus::{Answer, BusError, Delivery, Inbox, Lease, Run, Start};
+use moontide::clock::ManualClock;
+use moontide::event::EntryId;
+use moontide::judge::{DeathReason, RetryPolicy, Verdict};
+use moontide::metrics::{HandlerMetrics, Metrics};
+use moontide::outcome::{Effects, Failure, FailureKind, Outcome, Release};
+use moontide::script::{
+    Finished, Granted, Grants, Idempotency, IdempotencyKey, Job, Limits, Manifest, Mode, Program, Usage,
+};
+use moontide::worker::{Runner, Spec, work};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{PATIENCE, event};
+
+/// What the store says to a settle: nothing for `None`, which stands for a lost connection.
+type Reply = Option<Answer>;
+
+#[derive(Default)]
+struct FakeInbox {
+    waiting: Mutex<VecDeque<Delivery>>,
+    arrived: Notify,
+    /// Replies to the next runs settled, in order; then every run is done.
+    replies: Mutex<VecDeque<Reply>>,
+    settled: Mutex<Vec<Run>>,
+    log: Log,
+    marks_are_ours: Mutex<bool>,
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+#[async_trait]
+impl Inbox for FakeInbox {
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, BusError> {
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let mut waiting = self.waiting.lock();
+                let count = waiting.len().min(max);
+                if count > 0 {
+                    return Ok(waiting.drain(..count).collect());
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    async fn settle(&self, runs: Arc<[Run]>) -> Result<Vec<Answer>, BusError> {
+        let mut answers = Vec::new();
+        for run in &*runs {
+            match self.replies.lock().pop_front() {
+                Some(None) => {
+                    self.log.lock().push("no answer".to_owned());
+                    return Err(BusError::Away { store: "the store".to_owned(), cause: "unplugged".to_owned() });
+                }
+                Some(Some(answer)) => answers.push(answer),
+                None => answers.push(Answer::Done { dead: None }),
+            }
+            self.log.lock().push(format!("settle {}", run.deliveries[0].delivery.entry.0));
+        }
+        self.settled.lock().extend(runs.iter().cloned());
+        Ok(answers)
+    }
+
+    async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
+        self.log.lock().push(format!("mark {}", delivery.entry.0));
+        Ok(*self.marks_are_ours.lock())
+    }
+}
+
+/// Ends each run as the next outcome says; without one, as done. Holds runs back while `hold` is set.
+#[derive(Default)]
+struct FakeRunner {
+    outcomes: Mutex<VecDeque<Outcome>>,
+    jobs: Mutex<Vec<(u64, bool)>>,
+    held: Mutex<Option<Vec<Job>>>,
+    log: Log,
+}
+
+impl Runner for FakeRunner {
+    fn submit(&self, job: Job) {
+        for delivery in &job.deliveries {
+            self.log.lock().push(format!("run {}", delivery.entry.0));
+            self.jobs.lock().push((delivery.entry.0, job.alone));
+        }
+        match self.held.lock().as_mut() {
+            Some(held) => held.push(job),
+            None => self.finish(job),
+        }
+    }
+}
+
+impl FakeRunner {
+    fn finish(&self, job: Job) {
+        let finished = job.deliveries.iter().map(|delivery| Finished {
+            delivery: delivery.clone(),
+            outcome: self.outcomes.lock().pop_front().unwrap_or(Outcome::Done(Effects::default())),
+            reads: Vec::new(),
+            record: None,
+            version: job.program.version.clone(),
+            held: Vec::new(),
+            usage: Usage::default(),
+        });
+        job.reply.send(finished.collect()).expect("the worker listens");
+    }
+
+    fn let_go(&self) {
+        let held = self.held.lock().take().unwrap_or_default();
+        held.into_iter().for_each(|job| self.finish(job));
+    }
+}
+
+struct Bench {
+    inbox: Arc<FakeInbox>,
+    runner: Arc<FakeRunner>,
+    metrics: Arc<HandlerMetrics>,
+    stop: CancellationToken,
+    work: JoinHandle<()>,
+    log: Log,
+}
+
+impl Bench {
+    fn new(concurrency: usize) -> Self {
+        let log = Log::default();
+        let inbox =
+            Arc::new(FakeInbox { log: log.clone(), marks_are_ours: Mutex::new(true), ..FakeInbox::default() });
+        let runner = Arc::new(FakeRunner { log: log.clone(), ..FakeRunner::default() });
+        let metrics = Arc::new(Metrics::new().handler("tick"));
+        let stop = CancellationToken::new();
+        let spec = Spec {
+            program: Arc::new(ArcSwap::from_pointee(program(concurrency))),
+            runner: runner.clone(),
+            metrics: metrics.clone(),
+            clock: Arc::new(ManualClock::at(0)),
+            alone: Arc::default(),
+            mode: Mode::Live,
+            seed: 1,
+            stop: stop.clone(),
+        };
+        let work = tokio::spawn(work(inbox.clone(), spec));
+        Self { inbox, runner, metrics, stop, work, log }
+    }
+
+    fn deliver(&self, deliveries: impl IntoIterator<Item = Delivery>) {
+        self.inbox.waiting.lock().extend(deliveries);
+        self.inbox.arrived.notify_one();
+    }
+
+    async fn until(&self, done: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !done(self) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("stuck at {:?}", self.log.lock()));
+    }
+
+    async fn until_settled(&self, count: usize) -> Vec<Verdict> {
+        self.until(|bench| bench.inbox.settled.lock().len() >= count).await;
+        self.inbox.settled.lock().iter().map(|run| run.deliveries[0].verdict.clone()).collect()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(PATIENCE, self.work).await.expect("it stops").expect("it does not panic");
+    }
+}
+
+fn program(concurrency: usize) -> Program {
+    let manifest = Manifest {
+        types: Vec::new(),
+        group: "tick".to_owned(),
+        streams: Vec::new(),
+        start: Start::Latest,
+        concurrency,
+        timeout: Duration::from_secs(30),
+        retry: RetryPolicy { attempts: 2, ..RetryPolicy::default() },
+        idempotency: Idempotency { key: IdempotencyKey::SourceAndId, window: None },
+        limits: Limits::default(),
+        grants: Grants::default(),
+    };
+    Program {
+        name: "tick".into(),
+        version: "v1".into(),
+        manifest,
+        granted: Granted::default(),
+        file: "tick.luau".to_owned(),
+        modules: Vec::new(),
+        sources: Arc::default(),
+    }
+}
+
+fn delivery(n: u64) -> Delivery {
+    Delivery {
+        lease: Lease { claim: n, epoch: 0 },
+        stream: "events:tick".into(),
+        entry: EntryId(n, 0),
+        event: Ok(event("tick", n, "{}").event),
+        past: None,
+        orphaned: 0,
+        deaths: 0,
+        received: 0,
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_repeats_the_settle_and_never_the_script() {
+    let bench = Bench::new(8);
+    bench.inbox.replies.lock().extend([None, None, Some(Answer::AlreadyMine)]);
+    bench.deliver([delivery(1)]);
+    assert_eq!(bench.until_settled(1).await, [Verdict::Commit]);
+    bench.until(|bench| bench.metrics.counts().done == 1).await;
+    assert_eq!(*bench.log.lock(), ["run 1", "no answer", "no answer", "settle 1"]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_conflict_runs_again_uncharged() {
+    let bench = Bench::new(8);
+    let conflict = || Some(Answer::Conflict { key: "stock/1".to_owned() });
+    bench.inbox.replies.lock().extend([conflict(), conflict(), conflict()]);
+    bench.deliver([delivery(1)]);
+    bench.until(|bench| bench.metrics.counts().done == 1).await;
+    assert_eq!(bench.runner.jobs.lock().len(), 4);
+    let settled = bench.inbox.settled.lock().clone();
+    assert!(settled.iter().all(|run| run.deliveries[0].delivery.attempt() == 1));
+    assert_eq!(bench.metrics.counts().retried, 0);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn suspects_are_marked_and_run_one_at_a_time() {
+    let bench = Bench::new(8);
+    *bench.runner.held.lock() = Some(Vec::new());
+    bench.deliver([1, 2].map(|n| Delivery { orphaned: 2, ..delivery(n) }));
+    bench.until(|bench| !bench.runner.jobs.lock().is_empty()).await;
+    assert_eq!(*bench.runner.jobs.lock(), [(1, true)], "the second waits until the first is settled");
+    bench.runner.let_go();
+    bench.until_settled(2).await;
+    assert_eq!(*bench.log.lock(), ["mark 1", "run 1", "settle 1", "mark 2", "run 2", "settle 2"]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_suspect_that_is_not_ours_any_more_is_dropped() {
+    let bench = Bench::new(8);
+    *bench.inbox.marks_are_ours.lock() = false;
+    bench.deliver([Delivery { orphaned: 2, ..delivery(1) }, delivery(2)]);
+    bench.until_settled(1).await;
+    bench.until(|bench| bench.log.lock().contains(&"mark 1".to_owned())).await;
+    assert_eq!(*bench.runner.jobs.lock(), [(2, false)]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_killer_is_given_up_without_another_run() {
+    let bench = Bench::new(8);
+    bench.deliver([Delivery { orphaned: 4, deaths: 2, ..delivery(1) }]);
+    let verdicts = bench.until_settled(1).await;
+    assert!(matches!(verdicts[0], Verdict::Dead { reason: DeathReason::Killer, .. }), "{verdicts:?}");
+    assert!(bench.runner.jobs.lock().is_empty());
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn effects_that_can_never_be_applied_end_in_a_dead_letter() {
+    let bench = Bench::new(8);
+    bench.inbox.replies.lock().extend([Some(Answer::Invalid { reason: "n is a text".to_owned() })]);
+    bench.deliver([delivery(1)]);
+    let verdicts = bench.until_settled(2).await;
+    let Verdict::Dead { reason: DeathReason::Invalid, failure } = &verdicts[1] else { panic!("{verdicts:?}") };
+    assert_eq!((failure.kind, &*failure.message), (FailureKind::Refused, "n is a text"));
+    assert_eq!(bench.runner.jobs.lock().len(), 1);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn victims_of_a_neighbour_run_again_alone_and_uncharged() {
+    let bench = Bench::new(8);
+    bench.runner.outcomes.lock().extend([Outcome::Released(Release::Neighbour)]);
+    bench.deliver([delivery(1)]);
+    assert_eq!(bench.until_settled(1).await, [Verdict::Commit]);
+    assert_eq!(*bench.runner.jobs.lock(), [(1, false), (1, true)]);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn no_more_runs_are_in_flight_than_the_handler_allows() {
+    let bench = Bench::new(3);
+    *bench.runner.held.lock() = Some(Vec::new());
+    bench.deliver((1..=10).map(delivery));
+    bench.until(|bench| bench.runner.jobs.lock().len() >= 3).await;
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.runner.jobs.lock().len(), 3);
+    bench.runner.let_go();
+    bench.until_settled(10).await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_stop_gives_back_what_did_not_start_and_finishes_what_did() {
+    let bench = Bench::new(2);
+    *bench.runner.held.lock() = Some(Vec::new());
+    bench.deliver((1..=4).map(delivery));
+    bench.until(|bench| bench.runner.jobs.lock().len() == 2 && bench.inbox.waiting.lock().is_empty()).await;
+    bench.stop.cancel();
+    let failed = Outcome::Failed(Failure::new(FailureKind::Error, "boom"));
+    bench.runner.outcomes.lock().extend([Outcome::Released(Release::Stopping), failed]);
+    bench.until_settled(2).await;
+    bench.runner.let_go();
+    let verdicts = bench.until_settled(4).await;
+    assert_eq!(verdicts[..3], [Verdict::Release, Verdict::Release, Verdict::Release]);
+    assert!(matches!(verdicts[3], Verdict::Retry { counted: true, .. }), "{verdicts:?}");
+    bench.end().await;
+}
