@@ -197,6 +197,26 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Error,
+        Self::Timeout,
+        Self::Cpu,
+        Self::Memory,
+        Self::Return,
+        Self::Effects,
+        Self::Asked,
+        Self::Crash,
+        Self::Refused,
+        Self::Event,
+        Self::Host,
+    ];
+
+    /// The kind of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// The name in dead letters, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

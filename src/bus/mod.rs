@@ -5,6 +5,8 @@
 //! what is received carries its [`Lease`], and settling asks for it. No implementation may know scripts, metrics or the
 //! worker.
 
+pub mod sqlite;
+
 use std::sync::Arc;
 use std::time::Duration;
 

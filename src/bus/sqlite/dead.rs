@@ -1,0 +1,155 @@
+//! Dead letters: events given up, with all that is known about why, and the way back.
+//!
+//! A replay is a new delivery in the group's own stream that names its dead letter. The letter stays until the replay has
+//! ended: a commit removes it, a second death replaces it, a replay that was skipped leaves it as it was.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::fault::Fault;
+use super::settle::Settler;
+use super::tx::{Tx, entry_id};
+use super::{group, past as stored, row};
+use crate::bus::{DeadFilter, DeadId, DeadLetter, Delivery, Past, PastFailure, Replayed, Run, Undecodable};
+use crate::event::Event;
+use crate::judge::DeathReason;
+
+const SELECT: &str = "SELECT d.id, d.handler, c.name, d.version, d.reason, d.stream, d.seq, d.attempts, d.failed_at, \
+     d.failures, d.undecodable, d.idempotency_key, d.replayed_at, d.event_id, d.source, d.type, d.subject, d.time, \
+     d.dataschema, d.correlation_id, d.causation_id, d.traceparent, d.ext, d.data \
+     FROM dead_letter d LEFT JOIN consumer c ON c.id = d.group_id";
+/// Where the event's columns begin in [`SELECT`].
+const EVENT: usize = 13;
+const INSERT: &str = "INSERT INTO dead_letter(group_id, handler, version, reason, stream, seq, attempts, failed_at, failures, \
+     undecodable, idempotency_key, event_id, source, type, subject, time, dataschema, correlation_id, causation_id, \
+     traceparent, ext, data) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+
+/// What becomes a dead letter.
+pub(super) struct Letter<'a> {
+    pub(super) settler: &'a Settler<'a>,
+    pub(super) run: &'a Run,
+    pub(super) delivery: &'a Delivery,
+    pub(super) reason: DeathReason,
+    pub(super) failures: &'a [PastFailure],
+}
+
+/// Keeps a dead letter; one that it replaces goes.
+pub(super) fn bury(tx: &Tx<'_>, letter: &Letter<'_>) -> Result<DeadId, Fault> {
+    replay_done(tx, letter.delivery)?;
+    let (stream, entry) = letter.delivery.origin();
+    let undecodable = letter.delivery.event.as_ref().err().map(|raw| raw.reason.as_str());
+    let mut insert = tx.conn.prepare_cached(INSERT)?;
+    insert.raw_bind_parameter(1, letter.settler.group.id)?;
+    insert.raw_bind_parameter(2, &*letter.settler.subscription.handler)?;
+    insert.raw_bind_parameter(3, &*letter.run.version)?;
+    insert.raw_bind_parameter(4, letter.reason.as_str())?;
+    insert.raw_bind_parameter(5, stream)?;
+    insert.raw_bind_parameter(6, entry.0 as i64)?;
+    insert.raw_bind_parameter(7, letter.delivery.attempt())?;
+    insert.raw_bind_parameter(8, tx.now)?;
+    insert.raw_bind_parameter(9, stored::write_failures(letter.failures))?;
+    insert.raw_bind_parameter(10, undecodable)?;
+    insert.raw_bind_parameter(11, letter.run.record.as_ref().map(|record| record.text.as_str()))?;
+    row::bind(&mut insert, 12, &letter.delivery.event)?;
+    insert.raw_execute()?;
+    Ok(DeadId(tx.conn.last_insert_rowid() as u64))
+}
+
+fn replay_of(delivery: &Delivery) -> Option<i64> {
+    delivery.past.as_ref().and_then(|past| past.replay_of).map(|id| id.0 as i64)
+}
+
+/// A replay ended: its dead letter goes.
+pub(super) fn replay_done(tx: &Tx<'_>, delivery: &Delivery) -> Result<(), Fault> {
+    if let Some(id) = replay_of(delivery) {
+        tx.conn.prepare_cached("DELETE FROM dead_letter WHERE id = ?")?.execute([id])?;
+    }
+    Ok(())
+}
+
+/// A replay was skipped because its key is taken: its dead letter stays, and can be replayed or discarded.
+pub(super) fn replay_skipped(tx: &Tx<'_>, delivery: &Delivery) -> Result<(), Fault> {
+    if let Some(id) = replay_of(delivery) {
+        tx.conn.prepare_cached("UPDATE dead_letter SET replayed_at = NULL WHERE id = ?")?.execute([id])?;
+    }
+    Ok(())
+}
+
+/// Dead letters by number.
+pub(super) fn list(conn: &Connection, filter: &DeadFilter) -> Result<Vec<DeadLetter>, Fault> {
+    let sql = format!(
+        "{SELECT} WHERE d.id > ?1 AND (?2 IS NULL OR d.handler = ?2) AND (?3 IS NULL OR d.reason = ?3) \
+         ORDER BY d.id LIMIT ?4"
+    );
+    let mut list = conn.prepare_cached(&sql)?;
+    let after = filter.after.map_or(0, |id| id.0 as i64);
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let letters = list.query_map((after, &filter.handler, filter.reason.map(DeathReason::as_str), limit), letter)?;
+    letters.map(|letter| letter?).collect()
+}
+
+/// One dead letter.
+pub(super) fn get(conn: &Connection, id: DeadId) -> Result<Option<DeadLetter>, Fault> {
+    let mut find = conn.prepare_cached(&format!("{SELECT} WHERE d.id = ?"))?;
+    find.query_row([id.0 as i64], letter).optional()?.transpose()
+}
+
+fn letter(row: &Row<'_>) -> rusqlite::Result<Result<DeadLetter, Fault>> {
+    let (id, reason, seq): (i64, String, i64) = (row.get(0)?, row.get(4)?, row.get(6)?);
+    let group: Option<String> = row.get(2)?;
+    let failures: String = row.get(9)?;
+    let (Some(reason), Ok(failures)) = (DeathReason::parse(&reason), stored::read_failures(failures.as_bytes())) else {
+        return Ok(Err(Fault::Unusable(format!("dead letter {id} is not readable by this version of moontide"))));
+    };
+    Ok(Ok(DeadLetter {
+        id: DeadId(id as u64),
+        handler: row.get(1)?,
+        group: group.unwrap_or_default(),
+        version: row.get(3)?,
+        reason,
+        stream: row.get(5)?,
+        entry: entry_id(seq),
+        event: event(row)?,
+        attempts: row.get(7)?,
+        failed_at: row.get(8)?,
+        failures,
+        idempotency_key: row.get(11)?,
+        replayed_at: row.get(12)?,
+    }))
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Result<Event, Undecodable>> {
+    match row.get::<_, Option<String>>(10)? {
+        None => row::read(row, EVENT),
+        Some(reason) => Ok(Err(Undecodable { reason, fields: row::fields(row, EVENT)? })),
+    }
+}
+
+/// Gives the event of a dead letter to its group once more.
+pub(super) fn replay(tx: &mut Tx<'_>, id: DeadId) -> Result<Replayed, Fault> {
+    let Some(letter) = get(tx.conn, id)? else { return Ok(Replayed::Missing) };
+    if let Some(since) = letter.replayed_at {
+        return Ok(Replayed::Underway(since));
+    }
+    if letter.group.is_empty() {
+        return Err(Fault::Refused(format!("dead letter {id}: its group no longer exists; start its handler first")));
+    }
+    let past = Past {
+        attempts: 0,
+        snoozes: 0,
+        stream: letter.stream.into(),
+        entry: letter.entry,
+        first_received: tx.now,
+        failures: letter.failures,
+        replay_of: Some(id),
+    };
+    tx.append_any(&group::retry_stream(&letter.group), &letter.event, Some(&stored::write(&past)))?;
+    let mut note = tx.conn.prepare_cached("UPDATE dead_letter SET replayed_at = ?2 WHERE id = ?1")?;
+    note.execute((id.0 as i64, tx.now))?;
+    Ok(Replayed::Queued)
+}
+
+/// Removes dead letters; answers how many there were.
+pub(super) fn discard(tx: &Tx<'_>, ids: &[DeadId]) -> Result<u64, Fault> {
+    let mut delete = tx.conn.prepare_cached("DELETE FROM dead_letter WHERE id = ?")?;
+    ids.iter().try_fold(0, |removed, id| Ok(removed + delete.execute([id.0 as i64])? as u64))
+}

@@ -1,0 +1,114 @@
+//! Work for later: retries and delayed events, one table ordered by when they are due.
+//!
+//! What is due moves into its stream in one step, by whichever process comes first, and is read from there like any entry:
+//! there is no second kind of lease. Due times are the store's; nothing here sleeps.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::fault::Fault;
+use super::group::Group;
+use super::past as stored;
+use super::row;
+use super::tx::{RETRY_PREFIX, Tx};
+use crate::bus::{Delivery, Past};
+use crate::clock::Millis;
+use crate::event::{EntryId, Event};
+use crate::outcome::Emit;
+
+/// Entries moved in one transaction.
+const MOVED_MAX: usize = 512;
+
+const INSERT: &str = "INSERT OR IGNORE INTO delayed(due, stream_id, member, event_id, source, type, subject, time, dataschema, \
+     correlation_id, causation_id, traceparent, ext, data, past) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+
+/// Publishes events, now or later, and says where each lies now.
+pub(super) fn publish(tx: &mut Tx<'_>, emits: &[Emit]) -> Result<Vec<Option<EntryId>>, Fault> {
+    let mut entries = Vec::with_capacity(emits.len());
+    for emit in emits {
+        if emit.stream.starts_with(RETRY_PREFIX) {
+            return Err(Fault::Refused(format!(
+                "stream {:?} belongs to the host; publish to another one",
+                emit.stream
+            )));
+        }
+        entries.push(match emit.delay {
+            None => Some(tx.append(&emit.stream, &emit.event, None)?),
+            Some(delay) => {
+                let stream = tx.stream(&emit.stream)?;
+                later(tx, stream, &emit.event, delay)?;
+                None
+            }
+        });
+    }
+    Ok(entries)
+}
+
+fn later(tx: &mut Tx<'_>, stream: i64, event: &Event, delay: Duration) -> Result<(), Fault> {
+    let due = due_in(tx, delay);
+    let mut insert = tx.conn.prepare_cached(INSERT)?;
+    insert.raw_bind_parameter(1, due)?;
+    insert.raw_bind_parameter(2, stream)?;
+    insert.raw_bind_parameter(3, None::<&str>)?;
+    row::bind_event(&mut insert, 4, event)?;
+    insert.raw_bind_parameter(4 + row::WIDTH, None::<&str>)?;
+    insert.raw_execute()?;
+    Ok(())
+}
+
+/// Gives a delivery another try, after `delay`, with its body and all it went through.
+pub(super) fn retry(
+    tx: &mut Tx<'_>,
+    group: &Group,
+    delivery: &Delivery,
+    past: &Past,
+    delay: Duration,
+) -> Result<(), Fault> {
+    let origin = tx.stream(&past.stream)?;
+    let member = format!("{}/{origin}/{}/{}/{}", group.id, past.entry, past.attempts, past.snoozes);
+    let due = due_in(tx, delay);
+    let mut insert = tx.conn.prepare_cached(INSERT)?;
+    insert.raw_bind_parameter(1, due)?;
+    insert.raw_bind_parameter(2, group.retry)?;
+    insert.raw_bind_parameter(3, member)?;
+    row::bind(&mut insert, 4, &delivery.event)?;
+    insert.raw_bind_parameter(4 + row::WIDTH, stored::write(past))?;
+    insert.raw_execute()?;
+    Ok(())
+}
+
+fn due_in(tx: &mut Tx<'_>, delay: Duration) -> Millis {
+    let due = tx.now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
+    tx.news.due = Some(tx.news.due.map_or(due, |other| other.min(due)));
+    due
+}
+
+/// When the next work is due.
+pub(super) fn next(conn: &Connection) -> Result<Option<Millis>, Fault> {
+    Ok(conn.prepare_cached("SELECT min(due) FROM delayed")?.query_row([], |row| row.get(0))?)
+}
+
+/// Moves what is due into its streams; answers when the next is due.
+pub(super) fn move_due(tx: &mut Tx<'_>) -> Result<Option<Millis>, Fault> {
+    let mut list = tx.conn.prepare_cached(
+        "SELECT d.id, s.name, d.past, d.event_id, d.source, d.type, d.subject, d.time, d.dataschema, d.correlation_id, \
+         d.causation_id, d.traceparent, d.ext, d.data \
+         FROM delayed d JOIN stream s ON s.id = d.stream_id WHERE d.due <= ? ORDER BY d.due, d.id LIMIT ?",
+    )?;
+    let mut rows = list.query((tx.now, MOVED_MAX as i64))?;
+    let mut moved = Vec::new();
+    while let Some(found) = rows.next()? {
+        let (id, stream): (i64, String) = (found.get(0)?, found.get(1)?);
+        let past: Option<String> = found.get(2)?;
+        let event = row::read(found, 3)?;
+        tx.append_any(&stream, &event, past.as_deref())?;
+        moved.push(id);
+    }
+    drop(rows);
+    let mut delete = tx.conn.prepare_cached("DELETE FROM delayed WHERE id = ?")?;
+    for id in moved {
+        delete.execute([id])?;
+    }
+    next(tx.conn)
+}

@@ -1,0 +1,97 @@
+//! Locks between processes that share one file: whose turn it is to write, and who is alive.
+//!
+//! SQLite's own busy handler is unfair (single waits of a second between two equals), so writers queue at two file locks:
+//! whoever holds the gate waits for the turn, everybody else waits at the gate. A process that lives holds a lock of its
+//! own; the kernel drops it when the process dies, however that happens.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The right to write, taken in turn.
+pub(super) struct Turns {
+    gate: File,
+    write: File,
+}
+
+/// A turn; ends when it is dropped.
+pub(super) struct Turn<'a>(&'a File);
+
+impl Turns {
+    pub(super) fn open(database: &Path) -> io::Result<Self> {
+        Ok(Self { gate: lock_file(&beside(database, "gate"))?, write: lock_file(&beside(database, "write"))? })
+    }
+
+    /// Waits for our turn.
+    pub(super) fn take(&self) -> io::Result<Turn<'_>> {
+        self.gate.lock()?;
+        let taken = self.write.lock();
+        self.gate.unlock()?;
+        taken.map(|()| Turn(&self.write))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "could not give up the turn to write");
+        }
+    }
+}
+
+/// Proof that a process lives.
+pub(super) struct Alive {
+    path: PathBuf,
+    _held: File,
+}
+
+impl Alive {
+    /// Shows that process `id` lives, until it is dropped.
+    pub(super) fn show(database: &Path, id: i64) -> io::Result<Self> {
+        let path = alive_path(database, id);
+        let held = lock_file(&path)?;
+        held.lock()?;
+        Ok(Self { path, _held: held })
+    }
+
+    /// Removes the file of a process that ends in order.
+    pub(super) fn remove(self) {
+        forget(&self.path);
+    }
+}
+
+/// Whether process `id` is certainly dead: its lock is free. False says nothing: it may also be stopped.
+pub(super) fn is_dead(database: &Path, id: i64) -> bool {
+    match File::open(alive_path(database, id)) {
+        Ok(file) => !matches!(file.try_lock(), Err(TryLockError::WouldBlock | TryLockError::Error(_))),
+        Err(_) => false,
+    }
+}
+
+/// Removes what a dead process left beside the file.
+pub(super) fn bury(database: &Path, id: i64) {
+    forget(&alive_path(database, id));
+}
+
+fn forget(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, path = %path.display(), "could not remove a lock file");
+    }
+}
+
+fn alive_path(database: &Path, id: i64) -> PathBuf {
+    beside(database, &format!("alive-{id}"))
+}
+
+fn beside(database: &Path, what: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push("-");
+    name.push(what);
+    PathBuf::from(name)
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+}

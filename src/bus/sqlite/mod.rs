@@ -1,0 +1,305 @@
+//! The embedded store: bus and ledger in one SQLite file, or in memory.
+//!
+//! Everything that changes goes through one writer thread (`writer`), in one transaction for all that waits; reads have
+//! connections of their own. Several processes share a file: they write in turn (`locks`), notice each other's commits
+//! (`doorbell`) and take over from those that died (`process`, `takeover`). The way of an entry: `due` or a publish appends
+//! it (`tx`), `claim` hands it out, `settle` ends it, `retention` trims it. The schema, with the views for people, is
+//! `schema.sql`.
+
+mod claim;
+mod dead;
+mod doorbell;
+mod due;
+mod fault;
+mod group;
+mod inbox;
+mod locks;
+mod overview;
+mod past;
+mod process;
+mod reader;
+mod record;
+mod retention;
+mod row;
+mod schema;
+mod settle;
+mod span;
+mod state;
+mod store;
+mod takeover;
+mod tx;
+mod writer;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    Bus, BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Ledger, Overview,
+    Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, Undecodable,
+};
+use crate::clock::{Clock, SystemClock};
+use crate::event::{EntryId, Event};
+use crate::outcome::{Emit, RecordKey, Write};
+use crate::streams::Streams;
+
+use doorbell::Doorbell;
+use fault::Fault;
+use inbox::{Door, SqliteInbox};
+use locks::Turns;
+use store::Store;
+use writer::Writer;
+
+/// Where the store lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    File(PathBuf),
+    /// Gone with the process; nobody else can share it.
+    Memory,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+/// What a commit waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// The disk: what was answered survives a power cut.
+    #[default]
+    Full,
+    /// The operating system: a power cut can take the last commits, all or none of each.
+    Normal,
+}
+
+impl Synchronous {
+    fn pragma(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Normal => "NORMAL",
+        }
+    }
+}
+
+/// How the store is opened.
+#[derive(Clone)]
+pub struct Options {
+    pub place: Place,
+    pub synchronous: Synchronous,
+    /// A process whose heartbeat stands still for this long is taken for dead.
+    pub recovery_time: Duration,
+    /// Name of this process, for people.
+    pub instance: String,
+    /// Where types live, and how much of the past each stream keeps.
+    pub streams: Arc<Streams>,
+    /// The store's time: due times, windows, ages. Ownership never asks it.
+    pub clock: Arc<dyn Clock>,
+    /// A group without a living handler stops holding back trimming after this time.
+    pub forget_group_after: Duration,
+    /// How often history is trimmed and what expired is removed.
+    pub upkeep_every: Duration,
+}
+
+impl Options {
+    /// The defaults, for a store at `place`.
+    pub fn at(place: Place) -> Self {
+        Self {
+            place,
+            synchronous: Synchronous::Full,
+            recovery_time: Duration::from_secs(10),
+            instance: format!("process {}", std::process::id()),
+            streams: Arc::default(),
+            clock: Arc::new(SystemClock),
+            forget_group_after: Duration::from_secs(7 * 24 * 3600),
+            upkeep_every: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The store. Dropping it stops it at once and tidies nothing, as a crash would; [`SqliteStore::close`] is the orderly end.
+pub struct SqliteStore {
+    store: Arc<Store>,
+    /// Dropped to stop the doorbell.
+    stop: Mutex<Option<Sender<()>>>,
+    writer: Thread,
+    doorbell: Thread,
+}
+
+impl SqliteStore {
+    /// Opens the store; creates the file and the folders above it where they are missing.
+    ///
+    /// # Errors
+    /// [`BusError::Unusable`] says what is wrong with the file and what to do; [`BusError::Away`] that it is locked.
+    pub fn open(options: Options) -> Result<Arc<Self>, BusError> {
+        let name = options.place.to_string();
+        Self::start(options).map_err(|fault| fault.told(&name))
+    }
+
+    fn start(options: Options) -> Result<Arc<Self>, Fault> {
+        let mut conn = schema::open_writer(&options.place, options.synchronous)?;
+        let (turns, looking) = match &options.place {
+            Place::File(path) => (Some(Turns::open(path)?), Some(schema::open_reader(path)?)),
+            Place::Memory => (None, None),
+        };
+        let turn = turns.as_ref().map(Turns::take).transpose()?;
+        let (me, alive) = process::register(&mut conn, &options)?;
+        drop(turn);
+        let (queue, work) = mpsc::channel();
+        let store = Arc::new(Store::new(options, me, alive, queue)?);
+        let writer = Writer { conn, turns, store: store.clone(), queue: work };
+        let doorbell = Doorbell::new(store.clone(), looking);
+        let (stop, stopped) = mpsc::channel();
+        let writer = thread("sqlite-writer", move || writer.run())?;
+        let doorbell = thread("sqlite-doorbell", move || doorbell.run(&stopped))?;
+        Ok(Arc::new(Self { store, stop: Mutex::new(Some(stop)), writer, doorbell }))
+    }
+
+    /// Ends in order: what waits to be written is written, then the threads stop. Gives nothing back by itself; a process
+    /// that holds nothing any more leaves no trace, one that does is taken over by the others at once.
+    pub async fn close(&self) {
+        // First, so that no heartbeat follows the farewell.
+        self.stop_doorbell();
+        let me = self.store.me();
+        let left = self.store.call(move |tx| process::leave(tx, me)).await;
+        if matches!(left, Ok(true))
+            && let Some(alive) = self.store.alive.lock().take()
+        {
+            alive.remove();
+        }
+        self.stop();
+    }
+
+    fn stop_doorbell(&self) {
+        self.stop.lock().take();
+        self.join(&self.doorbell);
+    }
+
+    fn stop(&self) {
+        self.store.stop();
+        self.stop_doorbell();
+        self.join(&self.writer);
+    }
+
+    fn join(&self, thread: &Thread) {
+        if let Some(thread) = thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!(store = self.store.name(), "a thread of the store panicked");
+        }
+    }
+}
+
+type Thread = Mutex<Option<JoinHandle<()>>>;
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<Thread> {
+    Ok(Mutex::new(Some(std::thread::Builder::new().name(name.into()).spawn(work)?)))
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[async_trait]
+impl Bus for SqliteStore {
+    fn features(&self) -> Features {
+        let file = self.store.path().is_some();
+        Features { one_store: true, durable: file, shared: file, history: true }
+    }
+
+    async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
+        self.store.call(move |tx| due::publish(tx, &emits)).await
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed, BusError> {
+        let subscription = Arc::new(subscription);
+        let wanted = subscription.clone();
+        let (group, began) = self.store.call(move |tx| group::open(tx, &wanted)).await?;
+        let door = Arc::new(Door::new(subscription, group));
+        self.store.add_door(&door);
+        Ok(Subscribed { inbox: Arc::new(SqliteInbox { store: self.store.clone(), door }), began })
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteStore {
+    async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, BusError> {
+        let keys = keys.to_vec();
+        self.store.read(move |conn, now| state::read(conn, &keys, now)).await
+    }
+
+    async fn recorded(&self, keys: &[RecordKey]) -> Result<Vec<Option<Recorded>>, BusError> {
+        let keys = keys.to_vec();
+        self.store.read(move |conn, now| record::recorded(conn, &keys, now)).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for SqliteStore {
+    async fn list(&self, filter: DeadFilter) -> Result<Vec<DeadLetter>, BusError> {
+        self.store.read(move |conn, _| dead::list(conn, &filter)).await
+    }
+
+    async fn get(&self, id: DeadId) -> Result<Option<DeadLetter>, BusError> {
+        self.store.read(move |conn, _| dead::get(conn, id)).await
+    }
+
+    async fn replay(&self, id: DeadId) -> Result<Replayed, BusError> {
+        self.store.call(move |tx| dead::replay(tx, id)).await
+    }
+
+    async fn discard(&self, ids: &[DeadId]) -> Result<u64, BusError> {
+        let ids = ids.to_vec();
+        self.store.call(move |tx| dead::discard(tx, &ids)).await
+    }
+}
+
+#[async_trait]
+impl StateAdmin for SqliteStore {
+    async fn scan(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<StateEntry>, BusError> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.store.read(move |conn, now| state::scan(conn, &prefix, after.as_deref(), limit, now)).await
+    }
+
+    async fn write(&self, writes: Vec<Write>) -> Result<Vec<bool>, BusError> {
+        self.store.call(move |tx| state::write(tx, &writes)).await
+    }
+}
+
+#[async_trait]
+impl Overview for SqliteStore {
+    async fn groups(&self) -> Result<Vec<GroupStatus>, BusError> {
+        self.store.read(|conn, _| overview::groups(conn)).await
+    }
+
+    async fn report(&self, reports: Vec<HandlerReport>) -> Result<(), BusError> {
+        self.store.call(move |tx| overview::report(tx, &reports)).await
+    }
+
+    async fn reports(&self) -> Result<Vec<HandlerReport>, BusError> {
+        self.store.read(|conn, _| overview::reports(conn)).await
+    }
+
+    async fn history(
+        &self,
+        stream: &str,
+        after: Option<EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, Result<Event, Undecodable>)>, BusError> {
+        let stream = stream.to_owned();
+        self.store.read(move |conn, _| overview::history(conn, &stream, after, limit)).await
+    }
+}

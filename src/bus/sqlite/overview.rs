@@ -1,0 +1,103 @@
+//! How things stand, for operators: groups, handlers, history.
+//!
+//! Only reads (but for the reports that hosts leave), and is asked rarely.
+
+use rusqlite::Connection;
+
+use super::fault::Fault;
+use super::row;
+use super::tx::{Tx, entry_id, position, seq_of};
+use crate::bus::{GroupStatus, HandlerReport, Undecodable};
+use crate::event::{EntryId, Event};
+
+/// Every group, by name.
+pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
+    let mut list = conn.prepare_cached(
+        "SELECT g.name, g.handler, \
+             (SELECT coalesce(sum(s.last_seq - max(c.position, s.first_seq - 1)), 0) FROM cursor c \
+                JOIN stream s ON s.id = c.stream_id WHERE c.group_id = g.id AND c.unused_since IS NULL), \
+             (SELECT coalesce(sum(left), 0) FROM span WHERE group_id = g.id AND owner = 0), \
+             (SELECT coalesce(sum(left), 0) FROM span WHERE group_id = g.id AND owner <> 0), \
+             (SELECT count(*) FROM delayed WHERE stream_id = g.retry_stream), \
+             (SELECT s.last_seq - max(c.position, s.first_seq - 1) FROM cursor c JOIN stream s ON s.id = c.stream_id \
+                WHERE c.group_id = g.id AND c.stream_id = g.retry_stream), \
+             (SELECT count(*) FROM dead_letter WHERE group_id = g.id) \
+         FROM consumer g ORDER BY g.name",
+    )?;
+    let groups = list.query_map([], |row| {
+        let count = |at: usize| -> rusqlite::Result<u64> {
+            let found: Option<i64> = row.get(at)?;
+            Ok(u64::try_from(found.unwrap_or(0)).unwrap_or(0))
+        };
+        let waiting = count(5)?;
+        Ok(GroupStatus {
+            group: row.get(0)?,
+            handler: row.get(1)?,
+            lag: count(2)? + count(3)? + waiting,
+            in_flight: count(4)?,
+            delayed: waiting + count(6)?,
+            dead: count(7)?,
+        })
+    })?;
+    Ok(groups.collect::<Result<_, _>>()?)
+}
+
+/// Keeps what a host says about its handlers; what it said before is replaced.
+pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault> {
+    let mut forget = tx.conn.prepare_cached("DELETE FROM report WHERE instance = ?")?;
+    for report in reports {
+        forget.execute([&report.instance])?;
+    }
+    let mut insert = tx.conn.prepare_cached(
+        "INSERT OR REPLACE INTO report(instance, handler, group_name, version, state, last_error, at) VALUES(?,?,?,?,?,?,?)",
+    )?;
+    for r in reports {
+        insert.execute((&r.instance, &r.handler, &r.group, &r.version, &r.state, &r.last_error, r.at))?;
+    }
+    Ok(())
+}
+
+/// What hosts said about their handlers.
+pub(super) fn reports(conn: &Connection) -> Result<Vec<HandlerReport>, Fault> {
+    let mut list = conn.prepare_cached(
+        "SELECT handler, group_name, version, state, last_error, instance, at FROM report ORDER BY handler, instance",
+    )?;
+    let reports = list.query_map([], |row| {
+        Ok(HandlerReport {
+            handler: row.get(0)?,
+            group: row.get(1)?,
+            version: row.get(2)?,
+            state: row.get(3)?,
+            last_error: row.get(4)?,
+            instance: row.get(5)?,
+            at: row.get(6)?,
+        })
+    })?;
+    Ok(reports.collect::<Result<_, _>>()?)
+}
+
+/// A past entry, event or not.
+pub(super) type Entry = (EntryId, Result<Event, Undecodable>);
+
+/// Retained entries of a stream after `after`, oldest first.
+pub(super) fn history(
+    conn: &Connection,
+    stream: &str,
+    after: Option<EntryId>,
+    limit: usize,
+) -> Result<Vec<Entry>, Fault> {
+    let mut find = conn.prepare_cached("SELECT id, last_seq FROM stream WHERE name = ?")?;
+    let mut rows = find.query([stream])?;
+    let Some(found) = rows.next()? else { return Ok(Vec::new()) };
+    let (id, last): (i64, i64) = (found.get(0)?, found.get(1)?);
+    let from = after.map_or(0, |entry| i64::try_from(entry.0).unwrap_or(i64::MAX - 1)).min(last) + 1;
+    let mut list = conn.prepare_cached(
+        "SELECT pos, id, source, type, subject, time, dataschema, correlation_id, causation_id, traceparent, ext, data \
+         FROM event WHERE pos >= ? AND pos <= ? ORDER BY pos LIMIT ?",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let entries = list.query_map((position(id, from), position(id, last), limit), |found| {
+        Ok((entry_id(seq_of(found.get(0)?)), row::read(found, 1)?))
+    })?;
+    Ok(entries.collect::<Result<_, _>>()?)
+}

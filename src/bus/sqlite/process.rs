@@ -1,0 +1,113 @@
+//! Who is alive.
+//!
+//! Each process raises a counter; peers watch it on their own monotonic clock and take a process for dead when its counter
+//! stood still for the recovery time, or at once when the kernel has given up the lock that it held. No wall clock decides.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::fault::Fault;
+use super::locks::{self, Alive};
+use super::tx::Tx;
+use super::{Options, Place};
+
+/// Enters our process; it is visible to others only when its lock is held already.
+pub(super) fn register(conn: &mut Connection, options: &Options) -> Result<(i64, Option<Alive>), Fault> {
+    let tx = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let sql = "INSERT INTO process(name, beat, started_at) VALUES(?,0,?)";
+    let id = tx.prepare_cached(sql)?.insert((&options.instance, options.clock.now()))?;
+    let alive = match &options.place {
+        Place::File(path) => Some(Alive::show(path, id)?),
+        Place::Memory => None,
+    };
+    tx.commit()?;
+    Ok((id, alive))
+}
+
+/// Raises our counter, and notes that `groups` have a living handler.
+pub(super) fn beat(tx: &Tx<'_>, name: &str, groups: &[i64]) -> Result<(), Fault> {
+    let mut beat = tx.conn.prepare_cached(
+        "INSERT INTO process(id, name, beat, started_at) VALUES(?,?,1,?) ON CONFLICT(id) DO UPDATE SET beat = beat + 1",
+    )?;
+    beat.execute((tx.me, name, tx.now))?;
+    let mut seen = tx.conn.prepare_cached("UPDATE consumer SET seen_at = ?2 WHERE id = ?1")?;
+    for group in groups {
+        seen.execute((group, tx.now))?;
+    }
+    Ok(())
+}
+
+/// Removes our process if it holds nothing; true: it held nothing.
+pub(super) fn leave(tx: &Tx<'_>, id: i64) -> Result<bool, Fault> {
+    let mut full = tx.conn.prepare_cached("DELETE FROM span WHERE owner = ? AND left = 0")?;
+    full.execute([id])?;
+    let sql = "DELETE FROM process WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM span WHERE owner = ?1)";
+    Ok(tx.conn.prepare_cached(sql)?.execute([id])? == 1)
+}
+
+/// What we know of the other processes.
+#[derive(Default)]
+pub(super) struct Peers(Mutex<HashMap<i64, Peer>>);
+
+struct Peer {
+    beat: i64,
+    since: Instant,
+    death: Option<Death>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Death {
+    /// Its counter stands still; it may be stopped, and come back.
+    Silent,
+    /// The kernel gave up its lock.
+    Certain,
+}
+
+impl Peers {
+    /// Processes whose claims may be taken over.
+    pub(super) fn dead(&self) -> Vec<i64> {
+        self.0.lock().iter().filter(|(_, peer)| peer.death.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    /// Processes that will never come back.
+    pub(super) fn gone(&self) -> Vec<i64> {
+        self.0.lock().iter().filter(|(_, peer)| peer.death == Some(Death::Certain)).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes up the counters as they stand; true: somebody died.
+    pub(super) fn watch(&self, conn: &Connection, options: &Options, me: i64) -> Result<bool, Fault> {
+        let Place::File(path) = &options.place else { return Ok(false) };
+        let mut list = conn.prepare_cached("SELECT id, beat FROM process WHERE id <> ?")?;
+        let counters: Vec<(i64, i64)> =
+            list.query_map([me], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        let mut peers = self.0.lock();
+        peers.retain(|id, _| counters.iter().any(|(found, _)| found == id));
+        let mut died = false;
+        for (id, beat) in counters {
+            let peer = peers.entry(id).or_insert_with(|| Peer { beat, since: Instant::now(), death: None });
+            let was = peer.death;
+            peer.look(beat, options.recovery_time, || locks::is_dead(path, id));
+            died |= was.is_none() && peer.death.is_some();
+        }
+        Ok(died)
+    }
+}
+
+impl Peer {
+    fn look(&mut self, beat: i64, recovery_time: Duration, lock_is_free: impl FnOnce() -> bool) {
+        if self.death == Some(Death::Certain) {
+            return;
+        }
+        if beat != self.beat {
+            (self.beat, self.since, self.death) = (beat, Instant::now(), None);
+        }
+        if lock_is_free() {
+            self.death = Some(Death::Certain);
+        } else if self.since.elapsed() >= recovery_time {
+            self.death = Some(Death::Silent);
+        }
+    }
+}
