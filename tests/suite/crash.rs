@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use moontide::bus::{DeadFilter, Overview};
-use moontide::event::{Event, Json};
+use moontide::bus::{DeadFilter, DeadLetter};
 use moontide::host::{self, Backend};
 use moontide::outcome::Emit;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+
+use crate::support::{PATIENCE, config_from, event};
 
 const COUNT: &str = r#"
 return {
@@ -43,6 +44,21 @@ const SINK: &str = r#"
 return { on = "tock", handle = function(event, ctx) ctx.kv:add("tocks/" .. event.data.n, 1) end }
 "#;
 
+/// Asks to be killed when it meets the killer; everything else it counts.
+const TRAP: &str = r#"
+return {
+    on = "trap",
+    handle = function(event, ctx)
+        if event.data.n == 50 then
+            log.warn("KILL ME")
+            ctx:sleep("25s")
+        end
+        ctx:sleep("10ms")
+        ctx.kv:add("innocent", 1)
+    end,
+}
+"#;
+
 /// Numbers that the handler refuses.
 fn is_rejected(n: u64) -> bool {
     n % 50 == 7
@@ -56,13 +72,14 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(seed: u64) -> Self {
+    fn new(handlers: &[(&str, &str)]) -> Self {
+        let seed = rand::random();
         println!("seed {seed}");
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let handlers = dir.path().join("handlers");
-        std::fs::create_dir(&handlers).expect("a folder");
-        std::fs::write(handlers.join("count.luau"), COUNT).expect("a file");
-        std::fs::write(handlers.join("sink.luau"), SINK).expect("a file");
+        std::fs::create_dir(dir.path().join("handlers")).expect("a folder");
+        for (name, script) in handlers {
+            std::fs::write(dir.path().join("handlers").join(name).with_extension("luau"), script).expect("a file");
+        }
         let backend = host::open(&config(dir.path()), Some("checker")).expect("the store opens");
         Self { dir, backend, next: 1, rng: SmallRng::seed_from_u64(seed) }
     }
@@ -102,10 +119,10 @@ impl Rig {
         loop {
             let groups = self.backend.overview.groups().await.expect("the store answers");
             let left: u64 = groups.iter().map(|group| group.lag + group.in_flight).sum();
-            if left == 0 && groups.len() == 2 {
+            if left == 0 && !groups.is_empty() {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(120), "still {groups:?}\n{}", self.tail());
+            assert!(began.elapsed() < 2 * PATIENCE, "still {groups:?}\n{}", self.tail());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -135,9 +152,17 @@ impl Rig {
         self.check_dead().await;
     }
 
-    async fn check_dead(&self) {
+    async fn dead(&self) -> Vec<DeadLetter> {
         let filter = DeadFilter { limit: 100_000, ..DeadFilter::default() };
-        let dead = self.backend.dead.list(filter).await.expect("the store answers");
+        self.backend.dead.list(filter).await.expect("the store answers")
+    }
+
+    async fn dead_reasons(&self) -> Vec<&'static str> {
+        self.dead().await.iter().map(|letter| letter.reason.as_str()).collect()
+    }
+
+    async fn check_dead(&self) {
+        let dead = self.dead().await;
         let mut numbers: Vec<u64> = dead
             .iter()
             .map(|letter| {
@@ -177,36 +202,20 @@ impl Drop for Worker {
 fn config(dir: &Path) -> moontide::config::Config {
     let file = dir.join("moontide.toml");
     let text = format!(
-        "[bus]\nurl = \"sqlite:{}\"\n[handlers]\n",
+        "[bus]\nurl = \"sqlite:{}\"\n",
         dir.join("moontide.db").display(),
     );
     std::fs::write(&file, text).expect("a file");
-    crate::support::config_from(&file)
+    config_from(&file)
 }
 
 fn tick(n: u64) -> Emit {
-    Emit {
-        stream: "events:tick".to_owned(),
-        delay: None,
-        event: Event {
-            id: n.to_string(),
-            source: "checker".to_owned(),
-            kind: "tick".to_owned(),
-            subject: None,
-            time: None,
-            dataschema: None,
-            correlation_id: None,
-            causation_id: None,
-            traceparent: None,
-            ext: None,
-            data: Some(Json::trusted(format!("{{\"n\":{n}}}"))),
-        },
-    }
+    event("tick", n, &format!("{{\"n\":{n}}}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_killed_a_hundred_times() {
-    let mut rig = Rig::new(rand::random());
+    let mut rig = Rig::new(&[("count", COUNT), ("sink", SINK)]);
     for _ in 0..100 {
         rig.feed(25).await;
         let mut worker = rig.start();
@@ -220,7 +229,7 @@ async fn one_process_killed_a_hundred_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_on_one_file_killed_in_turns() {
-    let mut rig = Rig::new(rand::random());
+    let mut rig = Rig::new(&[("count", COUNT), ("sink", SINK)]);
     let mut workers = [rig.start(), rig.start()];
     for round in 0..30 {
         rig.feed(60).await;
@@ -230,4 +239,28 @@ async fn two_processes_on_one_file_killed_in_turns() {
     }
     rig.quiet().await;
     rig.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_kills_its_process_is_given_up_and_its_neighbours_are_not() {
+    let rig = Rig::new(&[("trap", TRAP)]);
+    let events = (0..100).map(|n| event("trap", n, &format!("{{\"n\":{n}}}"))).collect();
+    rig.backend.bus.publish(events).await.expect("the store takes events");
+    let mut deaths = 0;
+    let mut worker = rig.start();
+    let began = Instant::now();
+    while rig.dead_reasons().await.is_empty() {
+        let asked = std::fs::read_to_string(rig.log()).unwrap_or_default().matches("KILL ME").count();
+        if asked > deaths {
+            worker.kill();
+            deaths = asked;
+            worker = rig.start();
+        }
+        assert!(began.elapsed() < 2 * PATIENCE, "{deaths} deaths\n{}", rig.tail());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    rig.quiet().await;
+    assert_eq!(rig.dead_reasons().await, ["killer"]);
+    assert_eq!(rig.state().await.get("innocent"), Some(&99));
+    assert_eq!(deaths, 4, "twice among others, twice alone");
 }

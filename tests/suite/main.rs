@@ -1,5 +1,6 @@
 //! The one integration binary: each module tests one promise through the public interface.
 
+mod config;
 mod judge;
-mod worker;
 mod support;
+mod worker;

@@ -1,0 +1,153 @@
+//! The configuration: layers (embedded defaults → file → environment → flags) into a type that cannot be wrong.
+//!
+//! Owns every key, its default and its unit (`config/default.toml`), and what may not be combined. All problems are
+//! reported at once, each with where it was set and what would be right. Opens nothing but the file and secrets' files;
+//! nothing here depends on what is running.
+
+mod check;
+mod handlers;
+mod layers;
+mod problem;
+mod raw;
+mod secrets;
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use layers::{DEFAULT_TOML, Flags, Surroundings};
+pub use problem::{ConfigProblems, Origin, Problem};
+
+use crate::script::{Limits, LoadOptions};
+use crate::streams::Streams;
+
+/// A configuration that was checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `bus.url`
+    pub bus: BusUrl,
+    /// `bus.source`: CloudEvents source of what is emitted.
+    pub source: Arc<str>,
+    /// `sqlite.synchronous`
+    pub synchronous: Synchronous,
+    /// `groups.recovery`: a process that stood still this long is dead to its peers; at least 1 s.
+    pub recovery: Duration,
+    /// `groups.forget`: a group without a living handler holds back trimming this long.
+    pub forget: Duration,
+    /// `[[stream]]` and `[retain]`.
+    pub streams: Arc<Streams>,
+    /// `[limits]`, for every handler.
+    pub limits: Limits,
+    /// `dead_letters.retain`; `None`: for ever.
+    pub dead_retain: Option<Duration>,
+    /// `reload.scan`: period of the content scan.
+    pub scan: Duration,
+    /// `run.handlers`: the folder.
+    pub folder: PathBuf,
+    /// `run.threads`: script threads; at least 1.
+    pub threads: usize,
+    /// `run.grace`: how long a stopping host lets scripts finish.
+    pub grace: Duration,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    handlers: handlers::HandlerRules,
+}
+
+impl Config {
+    /// The operator's word on how the handler `name` is loaded.
+    pub fn options_for(&self, name: &str) -> LoadOptions {
+        self.handlers.options_for(name, &self.limits)
+    }
+}
+
+/// Where events are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusUrl {
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `memory:`
+    Memory,
+}
+
+impl std::fmt::Display for BusUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Memory => f.write_str("memory:"),
+        }
+    }
+}
+
+/// What a settle survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// A power failure.
+    #[default]
+    Full,
+    /// A crash of the process.
+    Normal,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What a log line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Reads the configuration of this process: `flags`, its environment, `moontide.toml` in the current directory.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load(flags: &Flags) -> Result<Config, ConfigProblems> {
+    load_in(flags, &Surroundings::of_process())
+}
+
+/// [`load`] with an environment and a file handed in.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_in(flags: &Flags, around: &Surroundings) -> Result<Config, ConfigProblems> {
+    let mut unread = Vec::new();
+    let layers = layers::Layers::read(flags, around, &mut unread);
+    let checker = raw::Checker { layers, problems: RefCell::new(unread) };
+    let config = check::config(&checker, around);
+    let mut problems = checker.problems.into_inner();
+    if problems.is_empty() {
+        return Ok(config);
+    }
+    problems.sort();
+    problems.dedup();
+    Err(ConfigProblems(problems))
+}

@@ -1,0 +1,230 @@
+//! From raw values to a [`Config`]: section by section, then what contradicts what.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handlers::{HandlerRules, read_values};
+use super::layers::Surroundings;
+use super::raw::{Checker, Table};
+use super::{BusUrl, Config, LogFormat, LogLevel, Synchronous, secrets};
+use crate::event::{TypePattern, check_type};
+use crate::script::Limits;
+use crate::streams::{Retain, StreamRule, Streams};
+
+const LEAST: Duration = Duration::from_millis(1);
+const THREADS_MAX: usize = 1024;
+const EFFECTS_MAX: usize = 1_000_000;
+
+/// Reads everything. The result may be used only if the checker found no problems.
+pub fn config(checker: &Checker, around: &Surroundings) -> Config {
+    let mut root = Table::root(checker);
+    let (bus, source) = read_bus(root.table("bus"));
+    let mut sqlite = root.table("sqlite");
+    let synchronous = sqlite.choice("synchronous", &[("full", Synchronous::Full), ("normal", Synchronous::Normal)]);
+    sqlite.close();
+    let (recovery, forget) = read_groups(root.table("groups"));
+    let streams = read_streams(&mut root);
+    let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());
+    let secrets = secrets::read(root.table("secrets"), &around.environment);
+    let values = read_values(&root.table("values"), checker, &secrets);
+    let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets);
+    let mut dead = root.table("dead_letters");
+    let dead_retain = dead.optional_duration_or_off("retain").flatten();
+    dead.close();
+    let mut reload = root.table("reload");
+    let scan = reload.duration("scan", Duration::from_millis(100));
+    reload.close();
+    let (folder, threads, grace) = read_run(root.table("run"));
+    let (log_level, log_format) = read_log(root.table("log"));
+    root.close();
+    Config {
+        bus,
+        source: source.into(),
+        synchronous,
+        recovery,
+        forget,
+        streams: Arc::new(streams),
+        limits,
+        dead_retain,
+        scan,
+        folder,
+        threads,
+        grace,
+        log_level,
+        log_format,
+        handlers,
+    }
+}
+
+fn read_bus(mut table: Table<'_>) -> (BusUrl, String) {
+    let text = table.text("url");
+    let bus = BusUrl::parse(&text).unwrap_or_else(|message| {
+        table.note("url", message);
+        BusUrl::Memory
+    });
+    let source = table.text("source");
+    if source.is_empty() || source.len() > 256 || source.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        table.note("source", format!("{source:?} can be no source; a name or URI without spaces can: \"moontide\""));
+    }
+    table.close();
+    (bus, source)
+}
+
+impl BusUrl {
+    /// Reads `sqlite:PATH` or `memory:`; the error says what would be right.
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("memory", "")) => Ok(Self::Memory),
+            Some(("sqlite", ":memory:")) => Err("\"sqlite::memory:\" is written \"memory:\"".into()),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            Some(("sqlite", _)) => Err("names no file; write \"sqlite:data/moontide.db\"".into()),
+            Some((scheme, _)) if ["redis", "rediss", "redis+sentinel", "kafka", "amqp", "amqps"].contains(&scheme) => {
+                Err(format!("{scheme}: is not available in this version; write \"sqlite:PATH\" or \"memory:\""))
+            }
+            _ => Err(format!("{text:?} is no bus; write \"sqlite:PATH\" or \"memory:\"")),
+        }
+    }
+}
+
+fn read_groups(mut table: Table<'_>) -> (Duration, Duration) {
+    let recovery = table.duration("recovery", Duration::from_secs(1));
+    let forget = table.duration("forget", LEAST);
+    if forget < recovery {
+        let message = "forget would be shorter than recovery: a group would be gone before it can be taken over";
+        table.note_among(&["forget", "recovery"], message);
+    }
+    table.close();
+    (recovery, forget)
+}
+
+fn read_run(mut table: Table<'_>) -> (PathBuf, usize, Duration) {
+    let folder = table.text("handlers");
+    if folder.is_empty() {
+        table.note("handlers", "must name a folder: \"handlers\"");
+    }
+    let threads = table.need("threads", |table| table.optional_count("threads", 0..=THREADS_MAX));
+    let grace = table.duration("grace", Duration::ZERO);
+    table.close();
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    (folder.into(), if threads == 0 { cores() } else { threads }, grace)
+}
+
+fn read_log(mut table: Table<'_>) -> (LogLevel, LogFormat) {
+    let level = table.choice("level", &LogLevel::ALL.map(|level| (level.as_str(), level)));
+    let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    table.close();
+    (level, format)
+}
+
+/// The limits that a table sets; `None`: not set there.
+#[derive(Clone, Debug, Default)]
+pub struct LimitsGiven {
+    cpu: Option<Duration>,
+    memory: Option<usize>,
+    payload: Option<usize>,
+    emits: Option<usize>,
+    writes: Option<usize>,
+    effects_bytes: Option<usize>,
+}
+
+impl LimitsGiven {
+    /// Takes from `other` what is not set yet.
+    pub fn fill_from(&mut self, other: &Self) {
+        self.cpu = self.cpu.or(other.cpu);
+        self.memory = self.memory.or(other.memory);
+        self.payload = self.payload.or(other.payload);
+        self.emits = self.emits.or(other.emits);
+        self.writes = self.writes.or(other.writes);
+        self.effects_bytes = self.effects_bytes.or(other.effects_bytes);
+    }
+
+    /// `base` with what is set here.
+    pub fn over(&self, base: &Limits) -> Limits {
+        Limits {
+            cpu: self.cpu.unwrap_or(base.cpu),
+            memory_bytes: self.memory.unwrap_or(base.memory_bytes),
+            payload_bytes_max: self.payload.unwrap_or(base.payload_bytes_max),
+            emits_max: self.emits.unwrap_or(base.emits_max),
+            writes_max: self.writes.unwrap_or(base.writes_max),
+            effects_bytes_max: self.effects_bytes.unwrap_or(base.effects_bytes_max),
+        }
+    }
+}
+
+/// Reads a table of limits; `base` holds where it is silent.
+pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
+    let given = LimitsGiven {
+        cpu: table.optional_duration("cpu", LEAST),
+        memory: table.optional_bytes("memory", 1 << 20),
+        payload: table.optional_bytes("payload", 1),
+        emits: table.optional_count("emits", 0..=EFFECTS_MAX),
+        writes: table.optional_count("writes", 0..=EFFECTS_MAX),
+        effects_bytes: table.optional_bytes("effects_bytes", 1),
+    };
+    let limits = given.over(base);
+    if limits.effects_bytes_max < limits.payload_bytes_max {
+        let message = "effects_bytes would be less than payload: an event of that size could not be emitted";
+        table.note_among(&["effects_bytes", "payload"], message);
+    }
+    table.close();
+    given
+}
+
+fn read_streams(root: &mut Table<'_>) -> Streams {
+    let mut rules: Vec<StreamRule> = Vec::new();
+    for mut table in root.tables("stream") {
+        let rule = read_stream(&mut table);
+        for earlier in &rules {
+            if let Some(twice) = rule.types.iter().find(|pattern| earlier.types.contains(pattern)) {
+                let message =
+                    format!("{:?} is in {:?} already, and the first match wins", twice.as_str(), earlier.name);
+                table.note("types", message);
+            }
+            if earlier.name == rule.name && earlier.retain != rule.retain {
+                table.note("retain", format!("differs from an earlier table of {:?}; say it once", rule.name));
+            }
+        }
+        table.close();
+        rules.push(rule);
+    }
+    Streams { rules, retain: read_retain(root.table("retain")) }
+}
+
+fn read_stream(table: &mut Table<'_>) -> StreamRule {
+    let name = table.text("name");
+    if let Err(message) = check_stream_name(&name) {
+        table.note("name", message);
+    }
+    let texts = table.need("types", |table| table.optional_texts("types"));
+    if texts.is_empty() {
+        table.note("types", "must name at least one type: [\"Checkout*\"]");
+    }
+    let mut types = Vec::with_capacity(texts.len());
+    for text in texts {
+        match TypePattern::parse(&text) {
+            Ok(pattern) => types.push(pattern),
+            Err(error) => table.note("types", format!("{text:?} is no pattern: {error}")),
+        }
+    }
+    StreamRule { types, name, retain: read_retain(table.table("retain")) }
+}
+
+/// `{type}` stands at the end and after something: streams named after types are found by what precedes it.
+fn check_stream_name(name: &str) -> Result<(), String> {
+    let fixed = name.strip_suffix("{type}").unwrap_or(name);
+    if fixed.is_empty() {
+        return Err("must begin with something fixed: \"shop\" or \"shop:{type}\"".into());
+    }
+    if fixed.contains("{type}") {
+        return Err(format!("{name:?} has {{type}} elsewhere than at its end; write \"shop:{{type}}\""));
+    }
+    check_type(fixed).map_err(|_| format!("{name:?} is no name; letters, digits and . _ - : / make one"))
+}
+
+fn read_retain(mut table: Table<'_>) -> Retain {
+    let age = table.optional_duration_or_off("age");
+    let length = table.optional_count_or_off("length");
+    table.close();
+    Retain { age: age.flatten(), length: length.flatten() }
+}

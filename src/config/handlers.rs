@@ -1,0 +1,178 @@
+//! The operator's word on handlers: which `[handlers."…"]` tables fit a handler, and what they make of its
+//! options. Does not know which handlers there are.
+
+use std::collections::BTreeMap;
+
+use super::check::{LimitsGiven, read_limits};
+use super::raw::{Checker, Table};
+use super::secrets::Secret;
+use crate::nearest::nearest;
+use crate::script::{Granted, Limits, LoadOptions};
+
+/// Most runs of one handler in flight in one process.
+const CONCURRENCY_MAX: usize = 10_000;
+
+/// Names of handlers; `*` stands for anything within one part, `**` for anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NamePattern(String);
+
+impl NamePattern {
+    fn matches(&self, name: &str) -> bool {
+        matches(self.0.as_bytes(), name.as_bytes())
+    }
+
+    /// Orders patterns: the more of a name is spelled out, the more specific.
+    fn specificity(&self) -> (bool, usize, &str) {
+        let spelled = self.0.chars().filter(|c| *c != '*').count();
+        (!self.0.contains('*'), spelled, &self.0)
+    }
+}
+
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern {
+        [] => name.is_empty(),
+        [b'*', b'*', rest @ ..] => (0..=name.len()).any(|at| matches(rest, &name[at..])),
+        [b'*', rest @ ..] => {
+            let part = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
+            (0..=part).any(|at| matches(rest, &name[at..]))
+        }
+        [byte, rest @ ..] => name.first() == Some(byte) && matches(rest, &name[1..]),
+    }
+}
+
+/// One `[handlers."…"]` table; what it does not say is `None`.
+#[derive(Clone, Debug)]
+struct Rule {
+    names: NamePattern,
+    concurrency: Option<usize>,
+    limits: LimitsGiven,
+    secrets: Option<Vec<String>>,
+    state: Option<Vec<String>>,
+}
+
+/// All `[handlers."…"]` tables, the most specific first, and what `config.get` can be granted.
+#[derive(Clone, Debug, Default)]
+pub struct HandlerRules {
+    rules: Vec<Rule>,
+    values: BTreeMap<String, String>,
+    secrets: BTreeMap<String, Secret>,
+}
+
+impl HandlerRules {
+    /// Reads `[handlers]`; grants must name secrets that exist.
+    pub fn read(
+        table: &Table<'_>,
+        base: &Limits,
+        values: BTreeMap<String, String>,
+        secrets: BTreeMap<String, Secret>,
+    ) -> Self {
+        let mut rules: Vec<Rule> = table
+            .entries()
+            .into_iter()
+            .map(|(name, path, value)| read_rule(name, Table::of(table.checker, path, value), base, &secrets))
+            .collect();
+        rules.sort_by(|a, b| b.names.specificity().cmp(&a.names.specificity()));
+        Self { rules, values, secrets }
+    }
+
+    /// How the handler `name` is to be loaded, where `limits` hold for all.
+    pub fn options_for(&self, name: &str, limits: &Limits) -> LoadOptions {
+        let fitting = || self.rules.iter().filter(|rule| rule.names.matches(name));
+        let mut given = LimitsGiven::default();
+        fitting().for_each(|rule| given.fill_from(&rule.limits));
+        let secrets = fitting().find_map(|rule| rule.secrets.as_ref()).into_iter().flatten();
+        let secrets = secrets.filter_map(|name| Some((name.clone(), self.secrets.get(name)?.reveal().to_owned())));
+        LoadOptions {
+            limits: given.over(limits),
+            concurrency: fitting().find_map(|rule| rule.concurrency),
+            granted: Granted {
+                values: self.values.clone().into_iter().chain(secrets).collect(),
+                state: fitting().find_map(|rule| rule.state.clone()),
+            },
+        }
+    }
+}
+
+fn read_rule(name: &str, mut table: Table<'_>, base: &Limits, secrets: &BTreeMap<String, Secret>) -> Rule {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/*".contains(c);
+    if name.is_empty() || !name.chars().all(allowed) {
+        table.note("", "can fit no handler; names are letters, digits and . _ - / (and * or ** in patterns)");
+    }
+    let concurrency = table.optional_count("concurrency", 1..=CONCURRENCY_MAX);
+    let limits = read_limits(table.table("limits"), base);
+    let mut grants = table.table("grants");
+    let rule = Rule {
+        names: NamePattern(name.to_owned()),
+        concurrency,
+        limits,
+        secrets: grants.optional_texts("secrets"),
+        state: grants.optional_texts("state"),
+    };
+    for wanted in rule.secrets.iter().flatten().filter(|wanted| !secrets.contains_key(*wanted)) {
+        grants.note("secrets", unknown_secret(wanted, secrets));
+    }
+    grants.close();
+    table.close();
+    rule
+}
+
+fn unknown_secret(name: &str, secrets: &BTreeMap<String, Secret>) -> String {
+    match nearest(name, secrets.keys().map(String::as_str)) {
+        Some(near) => format!("there is no secret {name:?} in [secrets]; did you mean {near:?}?"),
+        None => format!("there is no secret {name:?} in [secrets]; add {name} = {{ env = \"…\" }} there"),
+    }
+}
+
+/// Reads `[values]`; a name that is also a secret's is a contradiction.
+pub fn read_values(
+    table: &Table<'_>,
+    checker: &Checker,
+    secrets: &BTreeMap<String, Secret>,
+) -> BTreeMap<String, String> {
+    use figment::value::Value;
+
+    let mut values = BTreeMap::new();
+    for (name, path, value) in table.entries() {
+        let origin = || checker.layers.origin(value.tag(), &path);
+        let text = match value {
+            Value::String(_, text) => text.clone(),
+            Value::Bool(..) | Value::Num(..) => super::raw::show(value),
+            other => {
+                let message = format!("must be a text, a number, true or false, not {}", super::raw::show(other));
+                checker.problem(origin(), &path, message);
+                continue;
+            }
+        };
+        if secrets.contains_key(name) {
+            checker.problem(origin(), &path, "is also the name of a secret; rename one of them");
+        }
+        values.insert(name.to_owned(), text);
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_match_part_by_part_and_the_most_specific_pattern_comes_first() {
+        for (pattern, name, expected) in [
+            ("billing/charge", "billing/charge", true),
+            ("billing/*", "billing/charge", true),
+            ("billing/*", "billing/eu/charge", false),
+            ("billing/**", "billing/eu/charge", true),
+            ("*", "charge", true),
+            ("*", "billing/charge", false),
+            ("**", "billing/charge", true),
+            ("**/charge", "billing/charge", true),
+            ("order_*", "order_created", true),
+            ("order_*", "order", false),
+        ] {
+            assert_eq!(NamePattern(pattern.into()).matches(name), expected, "{pattern} against {name}");
+        }
+        let mut patterns = ["**", "billing/*", "billing/charge", "billing/ch*"].map(|text| NamePattern(text.into()));
+        patterns.sort_by(|a, b| b.specificity().cmp(&a.specificity()));
+        assert_eq!(patterns.map(|pattern| pattern.0), ["billing/charge", "billing/ch*", "billing/*", "**"]);
+    }
+}

@@ -1,0 +1,300 @@
+//! Configurations, read from a file, variables and flags of the test's own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use moontide::config::{BusUrl, Config, ConfigProblems, DEFAULT_TOML, Flags, Surroundings, load_in};
+use moontide::script::Limits;
+use tempfile::TempDir;
+
+struct Given {
+    folder: TempDir,
+    flags: Flags,
+    environment: BTreeMap<String, String>,
+}
+
+/// A folder with `text` as its moontide.toml.
+fn given(text: &str) -> Given {
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    std::fs::write(folder.path().join("moontide.toml"), text).expect("the folder is writable");
+    Given { folder, flags: Flags::default(), environment: BTreeMap::new() }
+}
+
+impl Given {
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    fn load(&self) -> Result<Config, ConfigProblems> {
+        let file = self.folder.path().join("moontide.toml");
+        load_in(&self.flags, &Surroundings { environment: self.environment.clone(), file })
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let found = self.load().expect_err("the configuration is wrong");
+        let folder = format!("{}/", self.folder.path().display());
+        found.0.iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
+    }
+}
+
+/// Each text is refused with exactly these problems.
+fn refused(cases: &[(&str, &[&str])]) {
+    for (text, expected) in cases {
+        assert_eq!(given(text).problems(), *expected, "{text}");
+    }
+}
+
+#[test]
+fn the_embedded_defaults_are_the_defaults() {
+    let config = given("").load().expect("the defaults are right");
+    assert_eq!(config.bus, BusUrl::Sqlite("data/moontide.db".into()));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.streams.retain("events:x").age, Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!(config.streams.retain("events:x").length, None);
+    assert_eq!(config.folder, Path::new("handlers"));
+    assert!(config.threads >= 1);
+    let options = config.options_for("any");
+    assert_eq!((options.limits, options.concurrency), (Limits::default(), None));
+    assert!(options.granted.values.is_empty() && options.granted.state.is_none());
+}
+
+#[test]
+fn a_later_layer_wins_and_the_rest_stays() {
+    let mut case = given("[bus]\nurl = 'sqlite:file.db'\nsource = 'file'\n[limits]\ncpu = '2s'\nemits = 7")
+        .variable("MOONTIDE_BUS_SOURCE", "variable")
+        .variable("MOONTIDE_LIMITS_EMITS", "8")
+        .variable("MOONTIDE_RETAIN_LENGTH", "1000")
+        .variable("MOONTIDE_CONFIG", "is no key");
+    case.flags.bus = Some("memory:".into());
+    let config = case.load().expect("the configuration is right");
+    assert_eq!(config.bus, BusUrl::Memory);
+    assert_eq!(&*config.source, "variable");
+    assert_eq!((config.limits.cpu, config.limits.emits_max), (Duration::from_secs(2), 8));
+    assert_eq!(config.limits.memory_bytes, 64 << 20);
+    assert_eq!(config.streams.retain("events:x").length, Some(1000));
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_their_places() {
+    let mut case = given("[limits]\ncpu = 5\nmemmory = '1 MiB'\n[handlers.'billing/*'.limits]\npayload = true")
+        .variable("MOONTIDE_LIMIT_CPU", "5s")
+        .variable("MOONTIDE_GROUPS_RECOVERY", "10 parsecs");
+    case.flags.bus = Some("redis://localhost".into());
+    assert_eq!(
+        case.problems(),
+        [
+            "moontide.toml: handlers.\"billing/*\".limits.payload: must be a size like \"64 MiB\", not true",
+            "moontide.toml: limits.cpu: \"5\" has no unit; write \"5s\"",
+            "moontide.toml: limits.memmory: is no key; did you mean memory?",
+            "MOONTIDE_GROUPS_RECOVERY: \"parsecs\" is no unit; write \"10s\" (units: ms, s, m, h, d)",
+            "MOONTIDE_LIMIT_CPU: sets nothing; did you mean MOONTIDE_LIMITS_CPU?",
+            "--bus: redis: is not available in this version; write \"sqlite:PATH\" or \"memory:\"",
+        ]
+    );
+}
+
+#[test]
+fn wrong_values_come_with_right_ones() {
+    refused(&[
+        ("limits = 5", &["moontide.toml: limits: must be a table, not 5"]),
+        ("[limit]", &["moontide.toml: limit: is no key; did you mean limits?"]),
+        (
+            "[limits]\nemits = '7'",
+            &["moontide.toml: limits.emits: must be a whole number from 0 to 1000000, not \"7\""],
+        ),
+        (
+            "[limits]\nmemory = '64 KiB'",
+            &["moontide.toml: limits.memory: \"64 KiB\" is too little; at least \"1048576 B\""],
+        ),
+        (
+            "[sqlite]\nsynchronous = 'off'",
+            &["moontide.toml: sqlite.synchronous: must be one of \"full\", \"normal\", not \"off\""],
+        ),
+        ("[groups]\nrecovery = '10ms'", &["moontide.toml: groups.recovery: \"10ms\" is too short; at least \"1s\""]),
+        ("[retain]\nage = 7", &["moontide.toml: retain.age: \"7\" has no unit; write \"7s\""]),
+        ("[retain]\nlength = 0", &["moontide.toml: retain.length: must be a whole number above 0, or \"off\", not 0"]),
+        ("[bus]\nurl = 'sqlite:'", &["moontide.toml: bus.url: names no file; write \"sqlite:data/moontide.db\""]),
+        (
+            "[bus]\nurl = 'data.db'",
+            &["moontide.toml: bus.url: \"data.db\" is no bus; write \"sqlite:PATH\" or \"memory:\""],
+        ),
+        (
+            "[bus]\nsource = 'a b'",
+            &["moontide.toml: bus.source: \"a b\" can be no source; a name or URI without spaces can: \"moontide\""],
+        ),
+        (
+            "[handlers.'a b']",
+            &[
+                "moontide.toml: handlers.\"a b\": can fit no handler; names are letters, digits and . _ - / (and * or ** in patterns)",
+            ],
+        ),
+        ("[values]\nx = [1]", &["moontide.toml: values.x: must be a text, a number, true or false, not a list"]),
+    ]);
+}
+
+#[test]
+fn what_is_no_toml_or_not_there_is_said() {
+    let broken = given("[bus\n").problems();
+    assert!(broken[0].starts_with("moontide.toml: is not TOML: TOML parse error at line 1, column 5"), "{broken:?}");
+    let mut missing = given("");
+    missing.flags.config = Some("/nowhere/moontide.toml".into());
+    let problems = missing.problems();
+    assert_eq!(problems, ["/nowhere/moontide.toml: cannot be read: No such file or directory (os error 2)"]);
+    std::fs::remove_file(missing.folder.path().join("moontide.toml")).expect("the file is there");
+    missing.flags.config = None;
+    assert!(missing.load().is_ok(), "the file in the current directory may be missing");
+}
+
+#[test]
+fn contradictions_are_refused() {
+    refused(&[
+        (
+            "[limits]\npayload = '8 MiB'",
+            &[
+                "moontide.toml: limits.payload: effects_bytes would be less than payload: an event of that size could not be emitted",
+            ],
+        ),
+        (
+            "[handlers.x]\nlimits = { payload = '8 MiB' }",
+            &[
+                "moontide.toml: handlers.x.limits.payload: effects_bytes would be less than payload: an event of that size could not be emitted",
+            ],
+        ),
+        (
+            "[groups]\nforget = '5s'",
+            &[
+                "moontide.toml: groups.forget: forget would be shorter than recovery: a group would be gone before it can be taken over",
+            ],
+        ),
+        (
+            "[[stream]]\ntypes = ['a', 'b']\nname = 'one'\n[[stream]]\ntypes = ['b']\nname = 'one'\nretain = { age = '1d' }",
+            &[
+                "moontide.toml: stream #2.retain: differs from an earlier table of \"one\"; say it once",
+                "moontide.toml: stream #2.types: \"b\" is in \"one\" already, and the first match wins",
+            ],
+        ),
+        (
+            "[[stream]]\ntypes = ['a b']\nname = '{type}.log'",
+            &[
+                "moontide.toml: stream #1.name: \"{type}.log\" has {type} elsewhere than at its end; write \"shop:{type}\"",
+                "moontide.toml: stream #1.types: \"a b\" is no pattern: ' ' cannot stand in an event type; letters, digits and . _ - : / can",
+            ],
+        ),
+        ("[stream]\nname = 'x'", &["moontide.toml: stream: must be a list of tables: write [[stream]]"]),
+    ]);
+}
+
+#[test]
+fn streams_are_read_in_their_order() {
+    let text = "[[stream]]\ntypes = ['Checkout*']\nname = 'shop'\nretain = { length = 9 }\n\
+                [[stream]]\ntypes = ['*']\nname = 'rest:{type}'";
+    let streams = given(text).load().expect("the configuration is right").streams;
+    assert_eq!(streams.of("CheckoutInitiated"), "shop");
+    assert_eq!(streams.of("order.created"), "rest:order.created");
+    let retain = streams.retain("shop");
+    assert_eq!((retain.age, retain.length), (Some(Duration::from_secs(7 * 86_400)), Some(9)));
+}
+
+#[test]
+fn the_most_specific_word_on_a_handler_counts() {
+    let text = "[handlers.'**']\nconcurrency = 1\nlimits = { cpu = '2s', emits = 5 }\n\
+                [handlers.'billing/*']\nlimits = { cpu = '3s' }\ngrants = { secrets = ['key'], state = ['billing/'] }\n\
+                [handlers.'billing/charge']\nconcurrency = 9\n\
+                [secrets]\nkey = { env = 'THE_KEY' }\n[values]\ncurrency = 'EUR'\nrate = 3";
+    let config = given(text).variable("THE_KEY", "s3cret").load().expect("the configuration is right");
+    let charge = config.options_for("billing/charge");
+    assert_eq!(charge.concurrency, Some(9));
+    assert_eq!((charge.limits.cpu, charge.limits.emits_max), (Duration::from_secs(3), 5));
+    assert_eq!(charge.granted.state, Some(vec!["billing/".to_owned()]));
+    assert_eq!(charge.granted.values["key"], "s3cret");
+    let other = config.options_for("mail");
+    assert_eq!((other.concurrency, other.limits.cpu), (Some(1), Duration::from_secs(2)));
+    assert_eq!(other.granted.state, None);
+    let values: Vec<_> = other.granted.values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(values, ["currency=EUR", "rate=3"], "values are everybody's, secrets are not");
+    assert!(!format!("{config:?}").contains("s3cret"), "a secret is not printed");
+}
+
+#[test]
+fn secrets_must_be_there_and_be_secret() {
+    let case = given(
+        "[secrets]\na = { env = 'NOT_SET' }\nb = { file = '/nowhere/b' }\nc = {}\nd = { env = 'X', file = 'y' }\n\
+         [values]\na = 1\n[handlers.x]\ngrants = { secrets = ['cc'] }",
+    );
+    assert_eq!(
+        case.problems(),
+        [
+            "moontide.toml: handlers.x.grants.secrets: there is no secret \"cc\" in [secrets]; did you mean \"c\"?",
+            "moontide.toml: secrets.a: the variable NOT_SET is not set; set it before starting",
+            "moontide.toml: secrets.b: the file /nowhere/b cannot be read: No such file or directory (os error 2)",
+            "moontide.toml: secrets.c: must have either env or file: { env = \"NAME\" } or { file = \"PATH\" }",
+            "moontide.toml: secrets.d: must have either env or file: { env = \"NAME\" } or { file = \"PATH\" }",
+            "moontide.toml: values.a: is also the name of a secret; rename one of them",
+        ]
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_secret_file_that_everybody_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let case = given("");
+    let path = case.folder.path().join("key");
+    std::fs::write(&path, "s3cret\n").expect("the folder is writable");
+    let text =
+        format!("[secrets]\nkey = {{ file = '{}' }}\n[handlers.x]\ngrants = {{ secrets = ['key'] }}", path.display());
+    std::fs::write(case.folder.path().join("moontide.toml"), text).expect("the folder is writable");
+    let allow =
+        |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("the file is ours");
+    allow(0o644);
+    assert_eq!(case.problems(), ["moontide.toml: secrets.key: everybody can read the file key; run: chmod o-rwx key"]);
+    allow(0o600);
+    let options = case.load().expect("the configuration is right").options_for("x");
+    assert_eq!(options.granted.values["key"], "s3cret", "the line break at the end is dropped");
+}
+
+/// Every `table.key` of default.toml, those in commented examples included.
+fn keys() -> Vec<String> {
+    let mut table = String::new();
+    let mut keys = Vec::new();
+    for line in DEFAULT_TOML.lines().map(|line| line.trim_start_matches("# ").trim()) {
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            table = header.trim_start_matches('[').split('.').next().unwrap_or_default().to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            && !["secrets", "values"].contains(&table.as_str())
+        {
+            keys.push(format!("{table}.{key}"));
+        }
+    }
+    keys
+}
+
+#[test]
+fn every_key_is_in_the_readme() {
+    let keys = keys();
+    assert!(
+        keys.len() > 25 && keys.contains(&"stream.retain".into()) && keys.contains(&"log.level".into()),
+        "{keys:?}"
+    );
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md is there");
+    let settings = readme.split("\n## Settings").nth(1).expect("README.md has a section Settings");
+    let settings = settings.split("\n## ").next().unwrap_or(settings);
+    let missing: Vec<_> = keys.iter().filter(|key| !settings.contains(&format!("`{key}`"))).collect();
+    assert!(missing.is_empty(), "README.md, section Settings, lacks {missing:?}");
+}
+
+#[test]
+fn every_key_says_what_it_is() {
+    let mut before = "";
+    for line in DEFAULT_TOML.lines() {
+        if line.contains(" = ") && !line.starts_with('#') {
+            assert!(before.starts_with("# "), "{line:?} has no comment above it");
+        }
+        before = line;
+    }
+}
