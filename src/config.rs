@@ -25,33 +25,52 @@ use crate::streams::Streams;
 /// A configuration that was checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `bus.url`
-    pub bus: BusUrl,
-    /// `bus.source`: CloudEvents source of what is emitted.
-    pub source: Arc<str>,
-    /// `sqlite.synchronous`
-    pub synchronous: Synchronous,
+    /// `[bus]`
+    pub bus: Bus,
+    /// `[sqlite]`
+    pub sqlite: Sqlite,
     /// `groups.recovery`: a process that stood still this long is dead to its peers; at least 1 s.
-    pub recovery: Duration,
+    pub recovery_time: Duration,
     /// `groups.forget`: a group without a living handler holds back trimming this long.
-    pub forget: Duration,
+    pub forget_group_after: Duration,
     /// `[[stream]]` and `[retain]`.
     pub streams: Arc<Streams>,
     /// `[limits]`, for every handler.
     pub limits: Limits,
     /// `dead_letters.retain`; `None`: for ever.
-    pub dead_retain: Option<Duration>,
+    pub dead_letters_retain: Option<Duration>,
     /// `reload.scan`: period of the content scan.
     pub scan: Duration,
     /// `run.handlers`: the folder.
-    pub folder: PathBuf,
-    /// `run.threads`: script threads; at least 1.
+    pub handlers_dir: PathBuf,
+    /// `run.threads`; 0: one per core.
     pub threads: usize,
     /// `run.grace`: how long a stopping host lets scripts finish.
     pub grace: Duration,
-    pub log_level: LogLevel,
-    pub log_format: LogFormat,
+    /// `[log]`
+    pub log: Log,
     handlers: handlers::HandlerRules,
+}
+
+/// `[bus]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bus {
+    pub url: BusUrl,
+    /// CloudEvents source of what is emitted.
+    pub source: String,
+}
+
+/// `[sqlite]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sqlite {
+    pub synchronous: Synchronous,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
 }
 
 impl Config {
@@ -59,13 +78,19 @@ impl Config {
     pub fn options_for(&self, name: &str) -> LoadOptions {
         self.handlers.options_for(name, &self.limits)
     }
+
+    /// Threads that run scripts; at least 1.
+    pub fn script_threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        if self.threads == 0 { cores() } else { self.threads }
+    }
 }
 
 /// Where events are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusUrl {
     /// `sqlite:PATH`
-    Sqlite(PathBuf),
+    SqliteFile(PathBuf),
     /// `memory:`
     Memory,
 }
@@ -73,7 +98,7 @@ pub enum BusUrl {
 impl std::fmt::Display for BusUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::SqliteFile(path) => write!(f, "sqlite:{}", path.display()),
             Self::Memory => f.write_str("memory:"),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::handlers::{HandlerRules, read_values};
 use super::layers::Surroundings;
 use super::raw::{Checker, Table};
-use super::{BusUrl, Config, LogFormat, LogLevel, Synchronous, secrets};
+use super::{Bus, BusUrl, Config, Log, LogFormat, LogLevel, Sqlite, Synchronous, secrets};
 use crate::event::{TypePattern, check_type};
 use crate::script::Limits;
 use crate::streams::{Retain, StreamRule, Streams};
@@ -19,47 +19,43 @@ const EFFECTS_MAX: usize = 1_000_000;
 /// Reads everything. The result may be used only if the checker found no problems.
 pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let mut root = Table::root(checker);
-    let (bus, source) = read_bus(root.table("bus"));
-    let mut sqlite = root.table("sqlite");
-    let synchronous = sqlite.choice("synchronous", &[("full", Synchronous::Full), ("normal", Synchronous::Normal)]);
-    sqlite.close();
-    let (recovery, forget) = read_groups(root.table("groups"));
-    let streams = read_streams(&mut root);
+    let bus = read_bus(root.table("bus"));
+    let sqlite = read_sqlite(root.table("sqlite"));
+    let (recovery_time, forget_group_after) = read_groups(root.table("groups"));
+    let streams = Arc::new(read_streams(&mut root));
     let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());
     let secrets = secrets::read(root.table("secrets"), &around.environment);
     let values = read_values(&root.table("values"), checker, &secrets);
     let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets);
-    let mut dead = root.table("dead_letters");
-    let dead_retain = dead.optional_duration_or_off("retain").flatten();
-    dead.close();
+    let mut dead_letters = root.table("dead_letters");
+    let dead_letters_retain = dead_letters.optional_duration_or_off("retain").flatten();
+    dead_letters.close();
     let mut reload = root.table("reload");
     let scan = reload.duration("scan", Duration::from_millis(100));
     reload.close();
-    let (folder, threads, grace) = read_run(root.table("run"));
-    let (log_level, log_format) = read_log(root.table("log"));
+    let (handlers_dir, threads, grace) = read_run(root.table("run"));
+    let log = read_log(root.table("log"));
     root.close();
     Config {
         bus,
-        source: source.into(),
-        synchronous,
-        recovery,
-        forget,
-        streams: Arc::new(streams),
+        sqlite,
+        recovery_time,
+        forget_group_after,
+        streams,
         limits,
-        dead_retain,
+        dead_letters_retain,
         scan,
-        folder,
+        handlers_dir,
         threads,
         grace,
-        log_level,
-        log_format,
+        log,
         handlers,
     }
 }
 
-fn read_bus(mut table: Table<'_>) -> (BusUrl, String) {
+fn read_bus(mut table: Table<'_>) -> Bus {
     let text = table.text("url");
-    let bus = BusUrl::parse(&text).unwrap_or_else(|message| {
+    let url = BusUrl::parse(&text).unwrap_or_else(|message| {
         table.note("url", message);
         BusUrl::Memory
     });
@@ -68,7 +64,13 @@ fn read_bus(mut table: Table<'_>) -> (BusUrl, String) {
         table.note("source", format!("{source:?} can be no source; a name or URI without spaces can: \"moontide\""));
     }
     table.close();
-    (bus, source)
+    Bus { url, source }
+}
+
+fn read_sqlite(mut table: Table<'_>) -> Sqlite {
+    let synchronous = table.choice("synchronous", &[("full", Synchronous::Full), ("normal", Synchronous::Normal)]);
+    table.close();
+    Sqlite { synchronous }
 }
 
 impl BusUrl {
@@ -77,7 +79,7 @@ impl BusUrl {
         match text.split_once(':') {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("sqlite", ":memory:")) => Err("\"sqlite::memory:\" is written \"memory:\"".into()),
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::SqliteFile(path.into())),
             Some(("sqlite", _)) => Err("names no file; write \"sqlite:data/moontide.db\"".into()),
             Some((scheme, _)) if ["redis", "rediss", "redis+sentinel", "kafka", "amqp", "amqps"].contains(&scheme) => {
                 Err(format!("{scheme}: is not available in this version; write \"sqlite:PATH\" or \"memory:\""))
@@ -106,15 +108,14 @@ fn read_run(mut table: Table<'_>) -> (PathBuf, usize, Duration) {
     let threads = table.need("threads", |table| table.optional_count("threads", 0..=THREADS_MAX));
     let grace = table.duration("grace", Duration::ZERO);
     table.close();
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    (folder.into(), if threads == 0 { cores() } else { threads }, grace)
+    (folder.into(), threads, grace)
 }
 
-fn read_log(mut table: Table<'_>) -> (LogLevel, LogFormat) {
+fn read_log(mut table: Table<'_>) -> Log {
     let level = table.choice("level", &LogLevel::ALL.map(|level| (level.as_str(), level)));
     let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     table.close();
-    (level, format)
+    Log { level, format }
 }
 
 /// The limits that a table sets; `None`: not set there.

@@ -49,12 +49,12 @@ fn refused(cases: &[(&str, &[&str])]) {
 #[test]
 fn the_embedded_defaults_are_the_defaults() {
     let config = given("").load().expect("the defaults are right");
-    assert_eq!(config.bus, BusUrl::Sqlite("data/moontide.db".into()));
+    assert_eq!(config.bus.url, BusUrl::SqliteFile("data/moontide.db".into()));
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.streams.retain("events:x").age, Some(Duration::from_secs(7 * 86_400)));
     assert_eq!(config.streams.retain("events:x").length, None);
-    assert_eq!(config.folder, Path::new("handlers"));
-    assert!(config.threads >= 1);
+    assert_eq!(config.handlers_dir, Path::new("handlers"));
+    assert!(config.script_threads() >= 1);
     let options = config.options_for("any");
     assert_eq!((options.limits, options.concurrency), (Limits::default(), None));
     assert!(options.granted.values.is_empty() && options.granted.state.is_none());
@@ -69,8 +69,8 @@ fn a_later_layer_wins_and_the_rest_stays() {
         .variable("MOONTIDE_CONFIG", "is no key");
     case.flags.bus = Some("memory:".into());
     let config = case.load().expect("the configuration is right");
-    assert_eq!(config.bus, BusUrl::Memory);
-    assert_eq!(&*config.source, "variable");
+    assert_eq!(config.bus.url, BusUrl::Memory);
+    assert_eq!(config.bus.source, "variable");
     assert_eq!((config.limits.cpu, config.limits.emits_max), (Duration::from_secs(2), 8));
     assert_eq!(config.limits.memory_bytes, 64 << 20);
     assert_eq!(config.streams.retain("events:x").length, Some(1000));
