@@ -7,6 +7,7 @@ mod supervisor;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -16,13 +17,16 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::sqlite::{self, Place, SqliteStore};
 use crate::bus::{Bus, BusError, DeadLetters, Ledger, Overview, StateAdmin};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BusUrl, Config};
+use crate::config::{BusUrl, Config, Synchronous};
 use crate::metrics::{Counts, Metrics};
 use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
 use supervisor::{Supervisor, Workers};
+
+/// How often the store trims its history and drops what expired.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The store, seen from each of its sides.
 #[derive(Clone)]
@@ -53,13 +57,16 @@ pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError
     };
     let store = SqliteStore::open(sqlite::Options {
         place,
-        synchronous: config.sqlite.synchronous,
+        synchronous: match config.sqlite.synchronous {
+            Synchronous::Full => sqlite::Synchronous::Full,
+            Synchronous::Normal => sqlite::Synchronous::Normal,
+        },
         recovery_time: config.recovery_time,
         instance: instance.map_or_else(default_instance, str::to_owned),
         streams: config.streams.clone(),
         clock: Arc::new(SystemClock),
-        dead_letters_retain: config.dead_letters_retain,
         forget_group_after: config.forget_group_after,
+        upkeep_every: UPKEEP_EVERY,
     })?;
     Ok(Backend {
         bus: store.clone(),
@@ -139,9 +146,8 @@ impl Host {
     /// reported, and the others run.
     pub async fn start(config: Config, start: Start) -> Result<Self, StartError> {
         let mut scanner = Scanner::new(&config.handlers_dir);
-        let (sources, skipped) = scanner
-            .scan()
-            .map_err(|cause| StartError::Folder { path: config.handlers_dir.clone(), cause })?;
+        let (sources, skipped) =
+            scanner.scan().map_err(|cause| StartError::Folder { path: config.handlers_dir.clone(), cause })?;
         let change = Change { sources, skipped };
         let registry = build_aside(Registry::default(), change.clone(), config.clone()).await;
         check_only(&start.only, &registry)?;
@@ -184,7 +190,10 @@ impl Host {
         let grace = self.parts.config.grace;
         let mut supervisor = self.supervisor;
         if tokio::time::timeout(grace, &mut supervisor).await.is_err() {
-            tracing::warn!("the grace time of {:?} is over; unfinished runs go back uncharged", self.parts.config.grace);
+            tracing::warn!(
+                "the grace time of {:?} is over; unfinished runs go back uncharged",
+                self.parts.config.grace
+            );
             self.parts.pool.release_all();
             let _ = tokio::time::timeout(grace, &mut supervisor).await;
         }

@@ -81,7 +81,10 @@ impl Supervisor {
         for skipped in registry.skipped.iter().filter(|skipped| !before.skipped.contains(skipped)) {
             tracing::warn!("skipped {}: {}", skipped.path.display(), skipped.reason);
         }
-        for (name, loaded) in registry.handlers.iter().filter(|(name, _)| self.is_wanted(name)) {
+        for (name, loaded) in &registry.handlers {
+            if !self.is_wanted(name) {
+                continue;
+            }
             self.tell_problem(name, before.handlers.get(name), loaded);
             if let Some(program) = &loaded.program {
                 self.serve(name, program);
@@ -128,7 +131,13 @@ impl Supervisor {
     }
 
     fn start(&mut self, name: &str, program: Arc<Program>) {
-        let metrics = self.parts.workers.lock().entry(name.to_owned()).or_insert_with(|| Arc::new(self.parts.metrics.handler(name))).clone();
+        let metrics = self
+            .parts
+            .workers
+            .lock()
+            .entry(name.to_owned())
+            .or_insert_with(|| Arc::new(self.parts.metrics.handler(name)))
+            .clone();
         let running = Running { program: Arc::new(ArcSwap::new(program)), stop: CancellationToken::new(), next: None };
         let spec = Spec {
             program: running.program.clone(),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bus::Subscription;
+use crate::config::Config;
 use crate::script::{LoadError, LoadOptions, Program, Sources, load};
 use crate::streams::{Selection, Streams};
 
@@ -33,16 +34,9 @@ pub struct Registry {
     pub skipped: Vec<Skipped>,
 }
 
-/// What building needs to know of the configuration.
-pub trait Options {
-    /// How the handler of that name is to be loaded.
-    fn load_options(&self, name: &str) -> LoadOptions;
-    fn streams(&self) -> &Streams;
-}
-
 /// Builds the set for `sources`. What did not change since `previous` is taken over; a file that does not load keeps its
 /// last good version.
-pub fn build(previous: &Registry, sources: Arc<Sources>, skipped: Vec<Skipped>, options: &dyn Options) -> Registry {
+pub fn build(previous: &Registry, sources: Arc<Sources>, skipped: Vec<Skipped>, config: &Config) -> Registry {
     let mut registry = Registry { handlers: BTreeMap::new(), skipped };
     let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for path in sources.files.keys().filter(|path| is_handler(path)) {
@@ -51,12 +45,12 @@ pub fn build(previous: &Registry, sources: Arc<Sources>, skipped: Vec<Skipped>, 
     for (name, paths) in files {
         let before = previous.handlers.get(&name);
         let loaded = match paths.as_slice() {
-            [path] => load_one(before, path, &sources, &options.load_options(&name)),
+            [path] => load_one(before, path, &sources, &config.options_for(&name)),
             _ => twice(before, &name, &paths),
         };
         registry.handlers.insert(name, loaded);
     }
-    refuse_shared_groups(previous, &mut registry, options.streams());
+    refuse_shared_groups(previous, &mut registry, &config.streams);
     registry
 }
 

@@ -132,8 +132,7 @@ struct Bench {
 impl Bench {
     fn new(concurrency: usize) -> Self {
         let log = Log::default();
-        let inbox =
-            Arc::new(FakeInbox { log: log.clone(), marks_are_ours: Mutex::new(true), ..FakeInbox::default() });
+        let inbox = Arc::new(FakeInbox { log: log.clone(), marks_are_ours: Mutex::new(true), ..FakeInbox::default() });
         let runner = Arc::new(FakeRunner { log: log.clone(), ..FakeRunner::default() });
         let metrics = Arc::new(Metrics::new().handler("tick"));
         let stop = CancellationToken::new();
