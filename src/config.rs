@@ -79,6 +79,11 @@ impl Config {
         self.handlers.options_for(name, &self.limits)
     }
 
+    /// The names of `[handlers."…"]` tables that fit none of `names`.
+    pub fn idle_patterns<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<&str> {
+        self.handlers.idle_patterns(names)
+    }
+
     /// Threads that run scripts; at least 1.
     pub fn script_threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,5 +1,6 @@
 //! Moontide runs event handlers written in Luau.
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;

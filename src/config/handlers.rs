@@ -75,6 +75,12 @@ impl HandlerRules {
         Self { rules, values, secrets }
     }
 
+    /// The patterns that fit none of `names`.
+    pub fn idle_patterns<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<&str> {
+        let idle = self.rules.iter().filter(|rule| !names.clone().any(|name| rule.names.matches(name)));
+        idle.map(|rule| rule.names.0.as_str()).collect()
+    }
+
     /// How the handler `name` is to be loaded, where `limits` hold for all.
     pub fn options_for(&self, name: &str, limits: &Limits) -> LoadOptions {
         let fitting = || self.rules.iter().filter(|rule| rule.names.matches(name));

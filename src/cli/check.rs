@@ -1,0 +1,117 @@
+//! `moontide check`: loads the configuration and every handler, runs nothing.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::{FAILED, output};
+use crate::config::Config;
+use crate::host;
+use crate::registry::{Loaded, Registry};
+use crate::script::Program;
+
+const AFTER_HELP: &str = "\
+Examples:
+  moontide check
+  moontide check --handlers build/handlers --json | jq '.[] | select(.problems != [])'
+
+Exit code 1 if a handler has a problem; warnings do not count.";
+
+/// Flags of `check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct CheckArgs {
+    /// One JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// One handler, or something in the folder that is none.
+#[derive(Debug, Serialize)]
+struct Checked {
+    /// `null`: no handler, but something beside them that is wrong.
+    name: Option<String>,
+    version: Option<String>,
+    types: Vec<String>,
+    group: Option<String>,
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// Prints what was found.
+pub fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let registry = host::load_folder(&config.handlers_dir, config)?;
+    let found = check(&registry);
+    if args.json {
+        output::json(&found)?;
+    } else {
+        print(&found)?;
+    }
+    for pattern in config.idle_patterns(registry.handlers.keys().map(String::as_str)) {
+        output::remark(&format!("warning: [handlers.{pattern:?}] fits no handler"));
+    }
+    let sound = found.iter().all(|checked| checked.problems.is_empty());
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn check(registry: &Registry) -> Vec<Checked> {
+    let handlers = registry.handlers.iter().map(|(name, loaded)| check_one(name, loaded));
+    let skipped = registry.skipped.iter().map(|skipped| Checked {
+        name: None,
+        version: None,
+        types: Vec::new(),
+        group: None,
+        problems: vec![format!("{}: {}", skipped.path.display(), skipped.reason)],
+        warnings: Vec::new(),
+    });
+    handlers.chain(skipped).collect()
+}
+
+fn check_one(name: &str, loaded: &Loaded) -> Checked {
+    let program = loaded.program.as_deref();
+    Checked {
+        name: Some(name.to_owned()),
+        version: program.map(|program| program.version.to_string()),
+        types: program.map(types).unwrap_or_default(),
+        group: program.map(|program| program.manifest.group.clone()),
+        problems: loaded.problem.iter().flat_map(|problem| problem.problems.clone()).collect(),
+        warnings: program.map(ungranted).unwrap_or_default(),
+    }
+}
+
+/// The types a handler asks for, as written.
+pub fn types(program: &Program) -> Vec<String> {
+    program.manifest.types.iter().map(|pattern| pattern.as_str().to_owned()).collect()
+}
+
+fn ungranted(program: &Program) -> Vec<String> {
+    let asked = program.manifest.grants.secrets.iter();
+    let missing = asked.filter(|secret| !program.granted.values.contains_key(*secret));
+    let warn = |secret| {
+        let name = &program.name;
+        format!("asks for the secret {secret:?}, which [handlers.{name:?}] does not grant: config.get will answer nil")
+    };
+    missing.map(warn).collect()
+}
+
+fn print(found: &[Checked]) -> anyhow::Result<()> {
+    let named = found.iter().filter_map(|checked| Some((checked.name.as_deref()?, checked)));
+    let rows = named.map(|(name, checked)| {
+        let status = if checked.problems.is_empty() { "ok" } else { "broken" };
+        let group = output::or_dash(checked.group.as_deref());
+        let version = output::or_dash(checked.version.as_deref());
+        [name.to_owned(), status.to_owned(), version, output::or_dash(Some(&checked.types.join(", "))), group]
+    });
+    output::table(["HANDLER", "STATUS", "VERSION", "TYPES", "GROUP"], rows)?;
+    for checked in found {
+        let name = checked.name.as_deref().unwrap_or_default();
+        checked.problems.iter().try_for_each(|problem| output::say(&format!("problem: {problem}")))?;
+        checked.warnings.iter().try_for_each(|warning| output::say(&format!("warning: {name} {warning}")))?;
+    }
+    let broken = found.iter().filter(|checked| !checked.problems.is_empty()).count();
+    let sum = match broken {
+        0 => format!("{} handlers, no problems", found.len()),
+        broken => format!("{broken} of {} have problems", found.len()),
+    };
+    Ok(output::say(&sum)?)
+}

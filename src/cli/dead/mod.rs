@@ -1,0 +1,214 @@
+//! `moontide dead`: events that were given up.
+
+mod view;
+
+use std::process::ExitCode;
+
+use super::{FAILED, UsageError, open, output};
+use crate::bus::{BusError, DeadFilter, DeadId, DeadLetters, Replayed};
+use crate::clock::rfc3339;
+use crate::config::Config;
+use crate::judge::DeathReason;
+use view::View;
+
+/// Dead letters looked at in one go where all are meant.
+const PAGE: usize = 500;
+
+const AFTER_HELP: &str = "\
+Examples:
+  moontide dead list --handler billing/charge
+  moontide dead show 17
+  moontide dead replay 17 18
+  moontide dead replay --all --handler billing/charge
+  moontide dead discard --all --reason undecodable --yes
+
+A replay gives the event to its handler once more, with all its attempts and the same idempotency key. What was
+discarded is gone; its idempotency record stays.";
+
+/// What can be done with dead letters.
+#[derive(Debug, clap::Subcommand)]
+#[command(after_help = AFTER_HELP)]
+pub enum DeadCommand {
+    /// List dead letters, oldest first
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// At most this many
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        /// Only numbers above this one
+        #[arg(long, value_name = "ID", value_parser = dead_id)]
+        after: Option<DeadId>,
+        /// One JSON array, with all that is known
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show all that is known about one
+    Show {
+        #[arg(value_parser = dead_id)]
+        id: DeadId,
+        /// One JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give events to their handlers once more
+    Replay {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Remove dead letters for good
+    Discard {
+        #[command(flatten)]
+        which: Which,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which dead letters.
+#[derive(Debug, Default, clap::Args)]
+pub struct Filter {
+    /// Only of this handler
+    #[arg(long, value_name = "NAME")]
+    handler: Option<String>,
+    /// Only those given up for this reason
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    reason: Option<DeathReason>,
+}
+
+/// Some by number, or all that a filter lets through.
+#[derive(Debug, clap::Args)]
+pub struct Which {
+    #[arg(value_name = "ID", value_parser = dead_id, required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<DeadId>,
+    /// All, or all of --handler and --reason
+    #[arg(long)]
+    all: bool,
+    /// With --all: only of this handler
+    #[arg(long, value_name = "NAME", requires = "all")]
+    handler: Option<String>,
+    /// With --all: only those given up for this reason
+    #[arg(long, value_name = "REASON", value_parser = reason, requires = "all")]
+    reason: Option<DeathReason>,
+}
+
+fn dead_id(text: &str) -> Result<DeadId, String> {
+    text.parse().map(DeadId).map_err(|_| "a dead letter is named by its number, see: moontide dead list".into())
+}
+
+fn reason(text: &str) -> Result<DeathReason, String> {
+    let all = || DeathReason::ALL.map(DeathReason::as_str).join(", ");
+    DeathReason::parse(text).ok_or_else(|| format!("reasons are {}", all()))
+}
+
+/// Does what was asked for.
+pub async fn run(command: DeadCommand, config: &Config) -> anyhow::Result<ExitCode> {
+    let backend = open(config)?;
+    let done = execute(command, backend.dead.as_ref()).await;
+    backend.close().await;
+    done
+}
+
+async fn execute(command: DeadCommand, dead: &dyn DeadLetters) -> anyhow::Result<ExitCode> {
+    match command {
+        DeadCommand::List { filter, limit, after, json } => {
+            let Filter { handler, reason } = filter;
+            list(dead, DeadFilter { handler, reason, after, limit }, json).await
+        }
+        DeadCommand::Show { id, json } => show(dead, id, json).await,
+        DeadCommand::Replay { which } => replay(dead, &which.resolve(dead).await?).await,
+        DeadCommand::Discard { which, yes } => discard(dead, which, yes).await,
+    }
+}
+
+async fn list(dead: &dyn DeadLetters, filter: DeadFilter, json: bool) -> anyhow::Result<ExitCode> {
+    let limit = filter.limit;
+    let letters = dead.list(filter).await?;
+    let views: Vec<View> = letters.iter().map(View::of).collect();
+    if json {
+        output::json(&views)?;
+    } else {
+        let header = ["ID", "HANDLER", "REASON", "TYPE", "EVENT", "ATTEMPTS", "FAILED AT", "ERROR"];
+        output::table(header, views.iter().map(View::row))?;
+    }
+    if let Some(last) = letters.last().filter(|_| letters.len() == limit) {
+        output::remark(&format!("there may be more: --after {}", last.id));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(dead: &dyn DeadLetters, id: DeadId, json: bool) -> anyhow::Result<ExitCode> {
+    let Some(letter) = dead.get(id).await? else {
+        output::complain(&format!("there is no dead letter {id}"));
+        return Ok(ExitCode::from(FAILED));
+    };
+    let view = View::of(&letter);
+    if json {
+        output::json(&[view])?;
+    } else {
+        output::say(view.text().trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn replay(dead: &dyn DeadLetters, ids: &[DeadId]) -> anyhow::Result<ExitCode> {
+    let mut missing = false;
+    for id in ids {
+        let told = match dead.replay(*id).await? {
+            Replayed::Queued => format!("{id}: queued, its handler gets it once more"),
+            Replayed::Underway(since) => format!("{id}: is on its way already, since {}", rfc3339(since)),
+            Replayed::Missing => {
+                missing = true;
+                format!("{id}: there is no such dead letter")
+            }
+        };
+        output::say(&told)?;
+    }
+    if ids.is_empty() {
+        output::say("there is nothing to replay")?;
+    }
+    Ok(if missing { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+async fn discard(dead: &dyn DeadLetters, which: Which, yes: bool) -> anyhow::Result<ExitCode> {
+    let all = which.all;
+    let ids = which.resolve(dead).await?;
+    if all && !yes && !ids.is_empty() {
+        match output::ask(&format!("discard {} dead letters for good?", ids.len())) {
+            Some(true) => {}
+            Some(false) => {
+                output::remark("nothing was discarded");
+                return Ok(ExitCode::from(FAILED));
+            }
+            None => {
+                let message = format!("{} dead letters would be gone for good; say --yes, or name them", ids.len());
+                return Err(UsageError(message).into());
+            }
+        }
+    }
+    let mut discarded = 0;
+    for page in ids.chunks(PAGE) {
+        discarded += dead.discard(page).await?;
+    }
+    output::say(&format!("discarded {discarded} dead letters"))?;
+    let complete = all || discarded == ids.len() as u64;
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+impl Which {
+    /// The numbers that are meant, as they are now: what dies meanwhile is not among them.
+    async fn resolve(self, dead: &dyn DeadLetters) -> Result<Vec<DeadId>, BusError> {
+        if !self.all {
+            return Ok(self.ids);
+        }
+        let mut ids = Vec::new();
+        let mut filter = DeadFilter { handler: self.handler, reason: self.reason, after: None, limit: PAGE };
+        loop {
+            let page = dead.list(filter.clone()).await?;
+            let Some(last) = page.last() else { return Ok(ids) };
+            filter.after = Some(last.id);
+            ids.extend(page.iter().map(|letter| letter.id));
+        }
+    }
+}

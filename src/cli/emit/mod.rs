@@ -1,0 +1,262 @@
+//! `moontide emit`: one event from the command line, or many from a file.
+
+mod draft;
+mod lines;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::output::JsonArray;
+use super::{FAILED, UsageError, open, output};
+use crate::bus::Bus;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::event::{EntryId, Json};
+use crate::outcome::Emit;
+use crate::units;
+use draft::{Defaults, Draft};
+use lines::{Line, Lines};
+
+/// Events stored by one publish.
+const BATCH: usize = 500;
+/// What a line may have beside the event's data.
+const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+
+const AFTER_HELP: &str = "\
+Examples:
+  moontide emit order.created '{\"order_id\": 17}'
+  moontide emit reminder.due '{\"user\": \"ada\"}' --delay 24h --subject ada
+  moontide emit --file events.ndjson
+  generate | moontide emit --file - --skip-bad
+
+A file has one JSON object per line: {\"type\": \"order.created\", \"data\": {…}}. Besides, it may have id, source, subject,
+time, dataschema, correlation_id, causation_id and traceparent; all other fields are kept as extension attributes.
+At a line that is no event it stops: what stood before is stored, the rest is not, and the message says where. With
+--skip-bad it goes on and says which lines it left out. Either way the exit code is 1.
+An event without an id gets one; the same file twice is then twice the events.";
+
+/// Flags of `emit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct EmitArgs {
+    /// Letters, digits and . _ - : /
+    #[arg(value_name = "TYPE", required_unless_present = "file")]
+    kind: Option<String>,
+    /// The event's data, a JSON document
+    #[arg(value_name = "JSON", required_unless_present = "file", allow_hyphen_values = true)]
+    data: Option<String>,
+    /// Read events from a file, one JSON object per line; - is standard input
+    #[arg(long, value_name = "EVENTS.ndjson", conflicts_with_all = ["kind", "data", "id"])]
+    file: Option<PathBuf>,
+    /// With --file: leave out lines that are no event, and go on
+    #[arg(long, requires = "file")]
+    skip_bad: bool,
+    /// Id of the event, unique within its source [default: a new one]
+    #[arg(long)]
+    id: Option<String>,
+    /// Who made it [default: bus.source]
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
+    /// What it is about
+    #[arg(long)]
+    subject: Option<String>,
+    /// Joins events that belong together
+    #[arg(long, value_name = "ID")]
+    correlation_id: Option<String>,
+    /// Deliver it this long from now
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    delay: Option<Duration>,
+    /// One JSON array with id, type, stream and entry of what was stored
+    #[arg(long)]
+    json: bool,
+}
+
+/// An event that was stored.
+#[derive(Serialize)]
+struct Stored<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    stream: &'a str,
+    /// `null`: delayed, not in the stream yet.
+    entry: Option<String>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(emit: &'a Emit, entry: Option<EntryId>) -> Self {
+        let entry = entry.map(|entry| entry.to_string());
+        Self { id: &emit.event.id, kind: &emit.event.kind, stream: &emit.stream, entry }
+    }
+}
+
+/// Stores what was given.
+pub async fn run(mut args: EmitArgs, config: &Config) -> anyhow::Result<ExitCode> {
+    let defaults = Defaults {
+        source: args.source.take().unwrap_or_else(|| config.bus.source.clone()),
+        subject: args.subject.take(),
+        correlation_id: args.correlation_id.take(),
+        delay: args.delay,
+        payload_bytes_max: config.limits.payload_bytes_max,
+        streams: config.streams.clone(),
+    };
+    match args.file.take() {
+        Some(path) => {
+            let input = Input::open(&path)?;
+            let backend = open(config)?;
+            let mut feed = Feed::new(backend.bus.as_ref(), &defaults, args.json, input.bar(args.json));
+            let done = feed.all(input.reader, args.skip_bad).await;
+            let done = feed.finish().and(done);
+            backend.close().await;
+            done
+        }
+        None => one(args, config, &defaults).await,
+    }
+}
+
+async fn one(args: EmitArgs, config: &Config, defaults: &Defaults) -> anyhow::Result<ExitCode> {
+    let data = Json::parse(args.data.unwrap_or_default()).map_err(|error| {
+        UsageError(format!("the data is not JSON: {error}; a text needs quotes of its own: '\"text\"'"))
+    })?;
+    let draft = Draft { kind: args.kind.unwrap_or_default(), id: args.id, data: Some(data), ..Draft::default() };
+    let emit = draft.finish(defaults, SystemClock.now()).map_err(UsageError)?;
+    let backend = open(config)?;
+    let published = backend.bus.publish(vec![emit.clone()]).await;
+    backend.close().await;
+    let entry = published?.into_iter().flatten().next();
+    if args.json {
+        output::json(&[Stored::new(&emit, entry)])?;
+    } else {
+        output::say(&emit.event.id)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Input {
+    reader: Box<dyn Read>,
+    /// Bytes, where it is known.
+    length: Option<u64>,
+}
+
+impl Input {
+    fn open(path: &PathBuf) -> anyhow::Result<Self> {
+        if path.as_os_str() == "-" {
+            return Ok(Self { reader: Box::new(io::stdin()), length: None });
+        }
+        let cannot = || UsageError(format!("cannot read {}", path.display()));
+        let file = File::open(path).with_context(cannot)?;
+        let about = file.metadata().with_context(cannot)?;
+        Ok(Self { reader: Box::new(file), length: about.is_file().then_some(about.len()) })
+    }
+
+    /// A progress bar, on a terminal that has nothing else to show.
+    fn bar(&self, json: bool) -> ProgressBar {
+        if json || !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let (bar, template) = match self.length {
+            Some(bytes) => (ProgressBar::new(bytes), "{bar:32} {percent:>3} %  {msg} events  {elapsed}"),
+            None => (ProgressBar::new_spinner(), "{spinner} {msg} events  {elapsed}"),
+        };
+        bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    }
+}
+
+/// Events on their way from lines to the store.
+struct Feed<'a> {
+    bus: &'a dyn Bus,
+    defaults: &'a Defaults,
+    bar: ProgressBar,
+    array: Option<JsonArray>,
+    batch: Vec<Emit>,
+    /// Line of the batch's first event.
+    batch_line: u64,
+    stored: u64,
+    skipped: u64,
+}
+
+impl<'a> Feed<'a> {
+    fn new(bus: &'a dyn Bus, defaults: &'a Defaults, json: bool, bar: ProgressBar) -> Self {
+        let array = json.then(JsonArray::default);
+        Self { bus, defaults, bar, array, batch: Vec::new(), batch_line: 0, stored: 0, skipped: 0 }
+    }
+
+    /// Stores every line. Whatever was read before a wait for more input is stored first, so that a slow producer's
+    /// events do not lie about.
+    async fn all(&mut self, input: impl Read, skip_bad: bool) -> anyhow::Result<ExitCode> {
+        let mut lines = Lines::new(input, self.defaults.payload_bytes_max + ATTRIBUTES_BYTES_MAX);
+        loop {
+            if self.batch.len() >= BATCH || (!self.batch.is_empty() && !lines.has_more()) {
+                self.publish(lines.number()).await?;
+                self.bar.set_position(lines.bytes());
+            }
+            let line = lines.next().with_context(|| format!("cannot read on after {} stored events", self.stored))?;
+            let problem = match line {
+                Line::End => break,
+                Line::Text(text) => match Draft::parse(&text).and_then(|draft| self.push(draft, lines.number())) {
+                    Ok(()) => continue,
+                    Err(problem) => problem,
+                },
+                Line::TooLong(bytes) => format!("is longer than {bytes} bytes (limits.payload)"),
+            };
+            self.refuse(lines.number(), &problem, skip_bad).await?;
+        }
+        self.publish(lines.number()).await?;
+        Ok(if self.skipped == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    }
+
+    fn push(&mut self, draft: Draft, line: u64) -> Result<(), String> {
+        let emit = draft.finish(self.defaults, SystemClock.now())?;
+        if self.batch.is_empty() {
+            self.batch_line = line;
+        }
+        self.batch.push(emit);
+        Ok(())
+    }
+
+    async fn refuse(&mut self, line: u64, problem: &str, skip_bad: bool) -> anyhow::Result<()> {
+        if skip_bad {
+            self.skipped += 1;
+            self.bar.suspend(|| output::remark(&format!("line {line} {problem}; left out")));
+            return Ok(());
+        }
+        self.publish(line - 1).await?;
+        let stored = self.stored;
+        anyhow::bail!(
+            "line {line} {problem}; the {stored} events before it were stored, from line {line} on nothing was"
+        )
+    }
+
+    async fn publish(&mut self, last_line: u64) -> anyhow::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let emits = std::mem::take(&mut self.batch);
+        let entries = self.bus.publish(emits.clone()).await.with_context(|| {
+            let (stored, first) = (self.stored, self.batch_line);
+            format!("{stored} events were stored; lines {first} to {last_line} were not confirmed")
+        })?;
+        self.stored += emits.len() as u64;
+        self.bar.set_message(self.stored.to_string());
+        if let Some(array) = &mut self.array {
+            emits.iter().zip(entries).try_for_each(|(emit, entry)| array.push(&Stored::new(emit, entry)))?;
+        }
+        Ok(())
+    }
+
+    /// Says how much was stored.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        self.bar.finish_and_clear();
+        let left_out = if self.skipped > 0 { format!(", left out {} lines", self.skipped) } else { String::new() };
+        match self.array.take() {
+            Some(array) => array.close(),
+            None => Ok(output::say(&format!("stored {} events{left_out}", self.stored))?),
+        }
+    }
+}
