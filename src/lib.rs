@@ -1,4 +1,28 @@
 //! Moontide runs event handlers written in Luau.
+//!
+//! This is the map: for each module what it owns, and what it must never know. `tests/suite/layout.rs` reads the sources
+//! and holds it. Dependencies point one way: `main → cli → host → everything`.
+//!
+//! # The way of one event
+//!
+//! `bus` receives → `worker` hands over → `script` runs → `judge` decides → `bus` settles → `metrics` report
+//!
+//! | module | owns | never knows |
+//! |---|---|---|
+//! | [`event`] | what an event is, where it lies, how types match | anybody |
+//! | [`clock`] | the only look at the wall clock | anybody |
+//! | [`outcome`] | the closed set of what a run can produce | who ran it, who applies it |
+//! | [`judge`] | retry or death, as a pure function | clocks, stores, randomness |
+//! | [`streams`] | which stream a type lives in | stores |
+//! | [`bus`] | the seams to what carries events and keeps state, and their implementations | scripts, workers, metrics |
+//! | [`hot`] | turns on state keys on which runs collided | what the keys hold |
+//! | [`script`] | Luau: loading, the sandbox, limits, what scripts see | stores but for reading, verdicts |
+//! | [`registry`] | which handlers are loaded; a broken file leaves its last good version | workers, stores |
+//! | [`config`] | every key, its default, its unit, and what contradicts what | what is running |
+//! | [`host`] | which parts there are, and the order in which they start and stop | the command line |
+//! | [`cli`] | flags, exit codes, what is printed | decisions of any kind |
+//! | [`units`], [`nearest`] | durations and sizes as people write them; the right word for a wrong one | anybody |
+
 pub mod bus;
 pub mod cli;
 pub mod clock;

@@ -1,6 +1,5 @@
 //! The one integration binary: each module tests one promise through the public interface.
 
+mod cli;
 mod config;
-mod judge;
-mod support;
-mod worker;
+mod layout;

@@ -86,10 +86,10 @@ pub struct Which {
     #[arg(long)]
     all: bool,
     /// With --all: only of this handler
-    #[arg(long, value_name = "NAME", requires = "all")]
+    #[arg(long, value_name = "NAME", requires = "all", conflicts_with = "ids")]
     handler: Option<String>,
     /// With --all: only those given up for this reason
-    #[arg(long, value_name = "REASON", value_parser = reason, requires = "all")]
+    #[arg(long, value_name = "REASON", value_parser = reason, requires = "all", conflicts_with = "ids")]
     reason: Option<DeathReason>,
 }
 
