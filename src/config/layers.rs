@@ -47,12 +47,11 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// The process's own. Variables that are not UTF-8 are left out; nothing of ours can be set by them.
+    /// The process's own. What is not UTF-8 is replaced, and refused where it would set something.
     pub fn of_process() -> Self {
-        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        Self { environment: std::env::vars_os().filter_map(text).collect(), file: FILE.into() }
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        Self { environment, file: FILE.into() }
     }
 }
 
@@ -163,6 +162,10 @@ impl Variables {
         let ours = environment.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != FILE_VARIABLE);
         for (name, value) in ours {
             match self.0.get(name) {
+                Some(_) if value.contains(char::REPLACEMENT_CHARACTER) => {
+                    let message = "is not UTF-8; write it in plain text".into();
+                    problems.push(Problem { origin: Origin::Variable(name.clone()), key: String::new(), message });
+                }
                 Some(key) => insert(&mut values, key, value.clone()),
                 None => problems.push(self.unknown(name)),
             }

@@ -212,3 +212,73 @@ impl Which {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::bus::{DeadLetter, Undecodable};
+    use crate::event::EntryId;
+
+    /// As many dead letters as it says, numbered from 1; the even ones are `mail`'s.
+    struct Many(u64);
+
+    fn letter(id: u64) -> DeadLetter {
+        let even = id.is_multiple_of(2);
+        DeadLetter {
+            id: DeadId(id),
+            handler: if even { "mail" } else { "audit" }.into(),
+            group: String::new(),
+            version: String::new(),
+            reason: DeathReason::Rejected,
+            stream: String::new(),
+            entry: EntryId(id, 0),
+            event: Err(Undecodable { reason: String::new(), fields: Vec::new() }),
+            attempts: 1,
+            failed_at: 0,
+            failures: Vec::new(),
+            idempotency_key: None,
+            replayed_at: None,
+        }
+    }
+
+    #[async_trait]
+    impl DeadLetters for Many {
+        async fn list(&self, filter: DeadFilter) -> Result<Vec<DeadLetter>, BusError> {
+            let from = filter.after.map_or(0, |after| after.0) + 1;
+            let wanted = |letter: &DeadLetter| filter.handler.as_ref().is_none_or(|name| *name == letter.handler);
+            Ok((from..=self.0).map(letter).filter(wanted).take(filter.limit).collect())
+        }
+
+        async fn get(&self, id: DeadId) -> Result<Option<DeadLetter>, BusError> {
+            Ok((id.0 <= self.0).then(|| letter(id.0)))
+        }
+
+        async fn replay(&self, _id: DeadId) -> Result<Replayed, BusError> {
+            Ok(Replayed::Queued)
+        }
+
+        async fn discard(&self, ids: &[DeadId]) -> Result<u64, BusError> {
+            Ok(ids.len() as u64)
+        }
+    }
+
+    #[tokio::test]
+    async fn all_means_every_page_and_only_what_the_filter_lets_through() {
+        let which = |all, handler: Option<&str>| Which {
+            ids: vec![DeadId(3)],
+            all,
+            handler: handler.map(str::to_owned),
+            reason: None,
+        };
+        let many = Many(2 * PAGE as u64 + 3);
+        let some = which(false, None).resolve(&many).await.expect("the list is there");
+        assert_eq!(some, [DeadId(3)]);
+        let every = which(true, None).resolve(&many).await.expect("the list is there");
+        assert_eq!(every, (1..=many.0).map(DeadId).collect::<Vec<_>>());
+        let mails = which(true, Some("mail")).resolve(&many).await.expect("the list is there");
+        assert_eq!(mails.len(), PAGE + 1);
+        assert!(mails.iter().all(|id| id.0.is_multiple_of(2)));
+    }
+}

@@ -260,3 +260,70 @@ impl<'a> Feed<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::bus::{BusError, Features, Subscribed, Subscription};
+
+    /// Remembers the sizes of what was published; away from the publish of this number on.
+    struct Batches(Mutex<Vec<usize>>, usize);
+
+    #[async_trait]
+    impl Bus for Batches {
+        fn features(&self) -> Features {
+            Features { one_store: true, durable: false, shared: false, history: false }
+        }
+
+        async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
+            let mut batches = self.0.lock();
+            if batches.len() >= self.1 {
+                return Err(BusError::Away { store: "x.db".into(), cause: "locked".into() });
+            }
+            batches.push(emits.len());
+            Ok(vec![None; emits.len()])
+        }
+
+        async fn subscribe(&self, _subscription: Subscription) -> Result<Subscribed, BusError> {
+            Err(BusError::Closed)
+        }
+    }
+
+    async fn feed(bus: &Batches, input: impl Read) -> anyhow::Result<ExitCode> {
+        let defaults = Defaults {
+            source: "test".into(),
+            subject: None,
+            correlation_id: None,
+            delay: None,
+            payload_bytes_max: 1024,
+            streams: Arc::default(),
+        };
+        Feed::new(bus, &defaults, false, ProgressBar::hidden()).all(input, false).await
+    }
+
+    #[tokio::test]
+    async fn batches_are_full_unless_the_input_makes_one_wait() {
+        let bus = Batches(Mutex::default(), usize::MAX);
+        feed(&bus, "{\"type\":\"a\"}\n".repeat(1201).as_bytes()).await.expect("all lines are events");
+        assert_eq!(*bus.0.lock(), [500, 500, 201]);
+
+        let slow = b"{\"type\":\"a\"}\n{\"type\":\"b\"}\n{\"ty".chain(&b"pe\":\"c\"}"[..]);
+        let bus = Batches(Mutex::default(), usize::MAX);
+        feed(&bus, slow).await.expect("all lines are events");
+        assert_eq!(*bus.0.lock(), [2, 1], "what was read is stored before waiting for the rest of a line");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_confirmed_is_named() {
+        let bus = Batches(Mutex::default(), 1);
+        let error = feed(&bus, "{\"type\":\"a\"}\n".repeat(900).as_bytes()).await.expect_err("the store is away");
+        let says = "500 events were stored; lines 501 to 900 were not confirmed: x.db is away: locked";
+        assert_eq!(format!("{error:#}"), says);
+        assert!(error.is::<BusError>(), "the exit code tells that it was the store");
+    }
+}
