@@ -1,6 +1,7 @@
 //! Moontide runs event handlers written in Luau.
 pub mod bus;
 pub mod clock;
+pub mod demo;
 pub mod event;
 pub mod hot;
 pub mod judge;
