@@ -10,7 +10,7 @@ use super::Units;
 /// The product most clients want; there is less of it than they want together.
 pub const POPULAR: &str = "moon-lamp";
 /// A product of which there are [`SCARCE_RECEIVED`] units, fewer than any basket asks for: nobody gets one.
-pub const SCARCE: &str = "glass-globe";
+pub const SCARCE: &str = "zinc-globe";
 /// Units of [`SCARCE`] that arrive.
 pub const SCARCE_RECEIVED: i64 = 5;
 /// Products that arrive in plenty.
@@ -94,7 +94,7 @@ impl Kind {
             Self::Ordinary => "ordinary",
             Self::Popular => "the product most want",
             Self::TooMuch => "more than there is",
-            Self::SecondLine => "another line lacks stock",
+            Self::SecondLine => "second line lacks stock",
             Self::BadBasket => "unreadable basket",
             Self::OrderFails => "order refused",
             Self::OrderFlaky => "order service flaky",
