@@ -6,12 +6,17 @@ use std::io::{self, Write};
 
 use super::table::{grouped, plain};
 
+/// Looks between two lines where the output is no terminal.
+const LOOKS_PER_LINE: u32 = 10;
+
 /// How one handler stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub name: String,
     pub done: u64,
     pub retried: u64,
+    /// Skipped: their idempotency key was taken.
+    pub duplicates: u64,
     pub dead: u64,
     pub in_flight: u64,
     /// Waiting, delayed work included.
@@ -24,21 +29,24 @@ pub struct Live<W> {
     /// The output is a terminal: the cursor can go back.
     terminal: bool,
     lines_drawn: usize,
+    /// How often it was told how things stand.
+    looks: u32,
     last_line: String,
 }
 
 impl<W: Write> Live<W> {
     pub fn new(out: W, terminal: bool) -> Self {
-        Self { out, terminal, lines_drawn: 0, last_line: String::new() }
+        Self { out, terminal, lines_drawn: 0, looks: 0, last_line: String::new() }
     }
 
-    /// Shows how things stand now. Without a terminal only what changed since, in one line.
+    /// Shows how things stand now. Without a terminal: in one line, at every tenth look, if anything changed.
     pub fn draw(&mut self, rows: &[Row]) -> io::Result<()> {
         if self.terminal {
             return self.redraw(&table(rows));
         }
+        self.looks += 1;
         let line = line(rows);
-        if line != self.last_line {
+        if self.looks % LOOKS_PER_LINE == 1 && line != self.last_line {
             writeln!(self.out, "{line}")?;
             self.last_line = line;
         }
@@ -64,9 +72,9 @@ impl<W: Write> Live<W> {
 }
 
 fn table(rows: &[Row]) -> String {
-    let numbers = |row: &Row| [row.done, row.retried, row.dead, row.in_flight, row.lag].map(grouped);
+    let numbers = |row: &Row| [row.done, row.retried, row.duplicates, row.dead, row.in_flight, row.lag].map(grouped);
     let cells = rows.iter().map(|row| std::iter::once(row.name.clone()).chain(numbers(row)).collect());
-    plain(&["handler", "done", "retries", "dead", "in flight", "lag"], 6, cells)
+    plain(&["handler", "done", "retries", "duplicates", "dead", "in flight", "lag"], 7, cells)
 }
 
 fn line(rows: &[Row]) -> String {
@@ -80,13 +88,15 @@ mod tests {
     use super::*;
 
     fn row(name: &str, done: u64, lag: u64) -> Row {
-        Row { name: name.into(), done, retried: 2, dead: 0, in_flight: 0, lag }
+        Row { name: name.into(), done, retried: 2, duplicates: 0, dead: 0, in_flight: 0, lag }
     }
 
     #[test]
     fn a_table_has_a_column_per_number() {
-        let expected =
-            ["  handler   done  retries  dead  in flight  lag", "  audit    1,234        2     0          0    5"];
+        let expected = [
+            "  handler   done  retries  duplicates  dead  in flight  lag",
+            "  audit    1,234        2           0     0          0    5",
+        ];
         assert_eq!(table(&[row("audit", 1234, 5)]).lines().collect::<Vec<_>>(), expected);
     }
 
@@ -100,10 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_only_news_is_printed() {
+    fn elsewhere_news_is_printed_now_and_then() {
         let mut live = Live::new(Vec::new(), false);
-        for lag in [9, 9, 4] {
-            live.draw(&[row("a", 1, lag)]).expect("a buffer takes everything");
+        for look in 0..2 * LOOKS_PER_LINE + 1 {
+            live.draw(&[row("a", 1, if look < LOOKS_PER_LINE { 9 } else { 4 })]).expect("a buffer takes everything");
         }
         let text = String::from_utf8(live.out).expect("it is text");
         assert_eq!(text, "1 done, 2 retries, 0 dead, 9 to do\n1 done, 2 retries, 0 dead, 4 to do\n");

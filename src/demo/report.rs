@@ -2,6 +2,8 @@
 //!
 //! Owns the words. Finds nothing out: the audit did.
 
+use std::path::Path;
+
 use super::audit::{Audit, KindRow, Product};
 use super::feed::Plan;
 use super::table::{grouped, plain};
@@ -16,6 +18,29 @@ pub fn render(plan: &Plan, audit: &Audit) -> String {
     let header = ["stock", "received", "=", "sold", "+", "left", "of it held by dead orders"];
     let products = plain(&header, 7, audit.products.iter().map(product));
     format!("{kinds}\n\n{products}\n\n{}", conclusion(plan, audit))
+}
+
+/// What can be done now that the host goes on serving; `moontide` is how this program was called.
+pub fn invitation(moontide: &str, bus: &str, handlers: &Path) -> String {
+    let handlers = handlers.display();
+    format!(
+        r#"It goes on serving. In another terminal:
+
+  # one more checkout, and what other services see of it
+  {moontide} emit --bus {bus} CheckoutInitiated \
+    '{{"checkout_id": "mine-1", "client_id": "me", "lines": [{{"sku": "tea-kettle", "quantity": 1, "unit_price": 24.5}}]}}'
+  {moontide} state get --bus {bus} cqrs:orders_by_client:me
+
+  # what was given up, and why
+  {moontide} dead list --bus {bus}
+
+Edit a handler in {handlers} and save: the next event meets the new version.
+Take the "order_breaks" case out of order_creation.luau, then give the dead orders another chance; their goods are still held:
+
+  {moontide} dead replay --bus {bus} --handler order_creation --all
+
+Ctrl-C ends it."#
+    )
 }
 
 fn kind(row: &KindRow) -> Vec<String> {
