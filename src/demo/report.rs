@@ -15,7 +15,7 @@ const PROBLEMS_SHOWN: usize = 10;
 pub fn render(plan: &Plan, audit: &Audit) -> String {
     let kinds =
         plain(&["what became of", "fed", "succeeded", "failed", "dead", "because"], 5, audit.kinds.iter().map(kind));
-    let header = ["stock", "received", "=", "sold", "+", "left", "of it held by dead orders"];
+    let header = ["stock", "received", "=", "sold", "+", "left", "of it held for dead orders"];
     let products = plain(&header, 7, audit.products.iter().map(product));
     format!("{kinds}\n\n{products}\n\n{}", conclusion(plan, audit))
 }
