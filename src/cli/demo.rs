@@ -5,15 +5,17 @@
 
 use std::io::{IsTerminal, Stdout};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use tempfile::TempDir;
 
+use super::{FAILED, output};
 use crate::bus::{BusError, GroupStatus};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Flags};
+use crate::config::{BusUrl, Config};
 use crate::demo::audit::Audit;
 use crate::demo::examples;
 use crate::demo::feed::Plan;
@@ -29,6 +31,8 @@ use crate::streams::Streams;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Nothing moved for so long: something is wrong with a handler, and waiting on would tell nobody.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// `run.handlers` unless it is configured.
+const DEFAULT_HANDLERS: &str = "handlers";
 /// Events per publish.
 const BATCH: usize = 500;
 
@@ -60,59 +64,58 @@ struct Stage {
     handlers: PathBuf,
 }
 
-/// Runs the demo; false: a sum does not hold.
+/// Runs the demo on a store of its own; of `config` everything counts but the bus, and the handlers folder if the example
+/// handlers are not in it.
 ///
 /// # Errors
 /// When the host does not start, a handler does not load, the store fails, nothing moves any more, or it is interrupted.
-pub async fn run(args: &DemoArgs, flags: &Flags) -> anyhow::Result<bool> {
-    let stage = Stage::set(args.keep, flags.handlers.as_deref())?;
-    let config =
-        config::load(&Flags { bus: Some(stage.bus()), handlers: Some(stage.handlers.clone()), ..flags.clone() })?;
+pub async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<ExitCode> {
+    let stage = Stage::set(args.keep, &config.handlers_dir)?;
+    config.bus.url = BusUrl::SqliteFile(stage.file());
+    config.handlers_dir = stage.handlers.clone();
     let streams = config.streams.clone();
     let host = Host::start(config, Start::default()).await?;
     let result = tokio::select! {
-        result = Show::new(&host, streams).play(args, &stage) => result,
+        result = Show::new(&host, streams).play(&args, &stage) => result,
         () = host::signal() => Err(anyhow!("interrupted: nothing was checked")),
     };
-    if args.keep && result.is_ok() {
-        serve(&stage).await;
-    }
+    let shown = match result {
+        Ok(_) if args.keep => serve(&stage).await,
+        _ => Ok(()),
+    };
     host.stop().await;
-    result
+    shown?;
+    Ok(if result? { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// Says what can be done with a host that goes on, and waits until it shall stop.
-async fn serve(stage: &Stage) {
+async fn serve(stage: &Stage) -> anyhow::Result<()> {
     let called = std::env::args().next().unwrap_or_else(|| "moontide".to_owned());
-    println!("\n{}", report::invitation(&called, &stage.bus(), &stage.handlers));
+    let bus = BusUrl::SqliteFile(stage.file()).to_string();
+    output::say(&format!("\n{}", report::invitation(&called, &bus, &stage.handlers)))?;
     host::signal().await;
-    println!("\nWhat it stored stays in {}", stage.folder.path().display());
+    output::say(&format!("\nWhat it stored stays in {}", stage.folder.path().display()))?;
+    Ok(())
 }
 
 impl Stage {
-    fn set(keep: bool, handlers: Option<&Path>) -> anyhow::Result<Self> {
+    fn set(keep: bool, configured: &Path) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("moontide-demo-").disable_cleanup(keep).tempdir();
         let folder = folder.context("cannot make a temporary folder; TMPDIR names a place for it")?;
-        let handlers = choose_handlers(handlers, folder.path())?;
+        let handlers = choose_handlers(configured, folder.path())?;
         Ok(Self { folder, handlers })
     }
 
-    fn bus(&self) -> String {
-        format!("sqlite:{}", self.folder.path().join("moontide.db").display())
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("moontide.db")
     }
 }
 
-/// The folder that was named, or `./handlers` where the examples are, or a copy of them.
-fn choose_handlers(named: Option<&Path>, folder: &Path) -> anyhow::Result<PathBuf> {
-    if let Some(named) = named {
-        if let Some(file) = examples::missing_from(named) {
-            bail!("{} has no {file}, which the demo needs; without --handlers it brings its own", named.display());
-        }
-        return Ok(named.to_owned());
-    }
-    let here = Path::new("handlers");
-    if examples::missing_from(here).is_none() {
-        return Ok(here.to_owned());
+/// The configured folder where the examples are in it; in place of a default folder without them, a copy.
+fn choose_handlers(configured: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let Some(missing) = examples::missing_from(configured) else { return Ok(configured.to_owned()) };
+    if configured != Path::new(DEFAULT_HANDLERS) {
+        bail!("{} has no {missing}, which the demo needs; without --handlers it brings its own", configured.display());
     }
     let copy = folder.join("handlers");
     examples::write_to(&copy).with_context(|| format!("cannot write the example handlers to {}", copy.display()))?;
@@ -134,12 +137,8 @@ impl<'a> Show<'a> {
 
     async fn play(mut self, args: &DemoArgs, stage: &Stage) -> anyhow::Result<bool> {
         let plan = Plan::new(args.seed, args.checkouts as usize, SystemClock.now());
-        println!(
-            "{} checkouts (seed {}) for the handlers in {}\n",
-            plan.cases.len(),
-            args.seed,
-            stage.handlers.display()
-        );
+        let (checkouts, handlers) = (plan.cases.len(), stage.handlers.display());
+        output::say(&format!("{checkouts} checkouts (seed {}) for the handlers in {handlers}\n", args.seed))?;
         self.wait_until_open().await?;
         self.feed(&plan.deliveries).await?;
         self.feed(&plan.checkouts).await?;
@@ -148,7 +147,7 @@ impl<'a> Show<'a> {
         let doors =
             Doors { state: backend.state.clone(), dead: backend.dead.clone(), overview: backend.overview.clone() };
         let audit = Audit::new(&plan, &doors.observe(&self.streams).await?);
-        println!("\n{}", report::render(&plan, &audit));
+        output::say(&format!("\n{}", report::render(&plan, &audit)))?;
         Ok(audit.holds())
     }
 
