@@ -17,9 +17,13 @@
 //! | [`bus`] | the seams to what carries events and keeps state, and their implementations | scripts, workers, metrics |
 //! | [`hot`] | turns on state keys on which runs collided | what the keys hold |
 //! | [`script`] | Luau: loading, the sandbox, limits, what scripts see | stores but for reading, verdicts |
+//! | [`worker`] | one handler's slots, and the order receive, run, judge, settle, report | how verdicts come about, how they are stored |
+//! | [`metrics`] | every metric family; what scripts count | where they are read |
 //! | [`registry`] | which handlers are loaded; a broken file leaves its last good version | workers, stores |
+//! | [`watch`] | when the handlers folder has changed | what is in it |
 //! | [`config`] | every key, its default, its unit, and what contradicts what | what is running |
 //! | [`host`] | which parts there are, and the order in which they start and stop | the command line |
+//! | [`demo`] | a seeded day of checkouts, and the proof that it adds up | how it is run |
 //! | [`cli`] | flags, exit codes, what is printed | decisions of any kind |
 //! | [`units`], [`nearest`] | durations and sizes as people write them; the right word for a wrong one | anybody |
 
@@ -27,6 +31,7 @@ pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod event;
 pub mod host;
 pub mod hot;

@@ -2,4 +2,7 @@
 
 mod cli;
 mod config;
+mod judge;
 mod layout;
+mod support;
+mod worker;

@@ -1,0 +1,121 @@
+//! The table of handlers while the demo works: redrawn in place on a terminal, a line now and then elsewhere.
+//!
+//! Owns how progress looks. Is told how things stand and asks nobody.
+
+use std::io::{self, Write};
+
+use super::table::{grouped, plain};
+
+/// Looks between two lines where the output is no terminal.
+const LOOKS_PER_LINE: u32 = 10;
+
+/// How one handler stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub name: String,
+    pub done: u64,
+    pub retried: u64,
+    /// Skipped: their idempotency key was taken.
+    pub duplicates: u64,
+    pub dead: u64,
+    pub in_flight: u64,
+    /// Waiting, delayed work included.
+    pub lag: u64,
+}
+
+/// A place where progress is drawn.
+pub struct Live<W> {
+    out: W,
+    /// The output is a terminal: the cursor can go back.
+    terminal: bool,
+    lines_drawn: usize,
+    /// How often it was told how things stand.
+    looks: u32,
+    last_line: String,
+}
+
+impl<W: Write> Live<W> {
+    pub fn new(out: W, terminal: bool) -> Self {
+        Self { out, terminal, lines_drawn: 0, looks: 0, last_line: String::new() }
+    }
+
+    /// Shows how things stand now. Without a terminal: in one line, at every tenth look, if anything changed.
+    pub fn draw(&mut self, rows: &[Row]) -> io::Result<()> {
+        if self.terminal {
+            return self.redraw(&table(rows));
+        }
+        self.looks += 1;
+        let line = line(rows);
+        if self.looks % LOOKS_PER_LINE == 1 && line != self.last_line {
+            writeln!(self.out, "{line}")?;
+            self.last_line = line;
+        }
+        self.out.flush()
+    }
+
+    /// Shows the last state, as a table wherever the output goes.
+    pub fn finish(&mut self, rows: &[Row]) -> io::Result<()> {
+        if self.terminal {
+            return self.redraw(&table(rows));
+        }
+        writeln!(self.out, "\n{}", table(rows))
+    }
+
+    fn redraw(&mut self, table: &str) -> io::Result<()> {
+        if self.lines_drawn > 0 {
+            write!(self.out, "\x1b[{}A\x1b[J", self.lines_drawn)?;
+        }
+        self.lines_drawn = table.lines().count();
+        writeln!(self.out, "{table}")?;
+        self.out.flush()
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let numbers = |row: &Row| [row.done, row.retried, row.duplicates, row.dead, row.in_flight, row.lag].map(grouped);
+    let cells = rows.iter().map(|row| std::iter::once(row.name.clone()).chain(numbers(row)).collect());
+    plain(&["handler", "done", "retries", "duplicates", "dead", "in flight", "lag"], 7, cells)
+}
+
+fn line(rows: &[Row]) -> String {
+    let sum = |of: fn(&Row) -> u64| grouped(rows.iter().map(of).sum::<u64>());
+    let (done, retried, dead) = (sum(|row| row.done), sum(|row| row.retried), sum(|row| row.dead));
+    format!("{done} done, {retried} retries, {dead} dead, {} to do", sum(|row| row.lag + row.in_flight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, done: u64, lag: u64) -> Row {
+        Row { name: name.into(), done, retried: 2, duplicates: 0, dead: 0, in_flight: 0, lag }
+    }
+
+    #[test]
+    fn a_table_has_a_column_per_number() {
+        let expected = [
+            "  handler   done  retries  duplicates  dead  in flight  lag",
+            "  audit    1,234        2           0     0          0    5",
+        ];
+        assert_eq!(table(&[row("audit", 1234, 5)]).lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_terminal_is_redrawn_in_place() {
+        let mut live = Live::new(Vec::new(), true);
+        live.draw(&[row("a", 1, 1), row("b", 1, 1)]).expect("a buffer takes everything");
+        live.draw(&[row("a", 2, 0), row("b", 2, 0)]).expect("a buffer takes everything");
+        let text = String::from_utf8(live.out).expect("it is text");
+        assert_eq!(text.matches("\x1b[3A\x1b[J").count(), 1, "back over the header and two rows, once: {text:?}");
+    }
+
+    #[test]
+    fn elsewhere_news_is_printed_now_and_then() {
+        let mut live = Live::new(Vec::new(), false);
+        for look in 0..2 * LOOKS_PER_LINE + 1 {
+            live.draw(&[row("a", 1, if look < LOOKS_PER_LINE { 9 } else { 4 })]).expect("a buffer takes everything");
+        }
+        let text = String::from_utf8(live.out).expect("it is text");
+        assert_eq!(text, "1 done, 2 retries, 0 dead, 9 to do\n1 done, 2 retries, 0 dead, 4 to do\n");
+    }
+}
