@@ -146,3 +146,15 @@ fn what_is_not_there_is_code_1() {
     place.moontide(&["dead", "discard", "--all"]).assert().success().stdout("discarded 0 dead letters\n");
     place.moontide(&["run", "--only", "ghost"]).assert().code(2).stderr(contains("there is no such handler"));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_does_not_stop_the_storing() {
+    let place = Place::new();
+    let lines = "{\"type\":\"a\"}\n".repeat(20_000) + "nonsense\n";
+    place.file("events.ndjson", &lines);
+    let script = "\"$0\" emit --file events.ndjson --json | head -n 1";
+    let moontide = env!("CARGO_BIN_EXE_moontide");
+    let shell = Command::new("bash").current_dir(place.0.path()).args(["-c", script, moontide]).assert();
+    shell.stdout(starts_with("[{\"id\":")).stderr(contains("the 20000 events before it were stored"));
+}

@@ -154,6 +154,7 @@ async fn show(dead: &dyn DeadLetters, id: DeadId, json: bool) -> anyhow::Result<
 
 async fn replay(dead: &dyn DeadLetters, ids: &[DeadId]) -> anyhow::Result<ExitCode> {
     let mut missing = false;
+    let mut printed = Ok(());
     for id in ids {
         let told = match dead.replay(*id).await? {
             Replayed::Queued => format!("{id}: queued, its handler gets it once more"),
@@ -163,8 +164,10 @@ async fn replay(dead: &dyn DeadLetters, ids: &[DeadId]) -> anyhow::Result<ExitCo
                 format!("{id}: there is no such dead letter")
             }
         };
-        output::say(&told)?;
+        // That nobody reads it is no reason to leave the others out.
+        printed = printed.and(output::say(&told));
     }
+    printed?;
     if ids.is_empty() {
         output::say("there is nothing to replay")?;
     }

@@ -244,10 +244,17 @@ impl<'a> Feed<'a> {
         })?;
         self.stored += emits.len() as u64;
         self.bar.set_message(self.stored.to_string());
-        if let Some(array) = &mut self.array {
-            emits.iter().zip(entries).try_for_each(|(emit, entry)| array.push(&Stored::new(emit, entry)))?;
-        }
+        self.show(&emits, entries);
         Ok(())
+    }
+
+    /// Lists what was stored. That nobody reads the list is no reason to stop storing; the end says what went wrong.
+    fn show(&mut self, emits: &[Emit], entries: Vec<Option<EntryId>>) {
+        let Some(array) = &mut self.array else { return };
+        let mut stored = emits.iter().zip(entries).map(|(emit, entry)| Stored::new(emit, entry));
+        if stored.try_for_each(|stored| array.push(&stored)).is_err() {
+            self.array = None;
+        }
     }
 
     /// Says how much was stored.
