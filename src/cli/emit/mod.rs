@@ -112,9 +112,9 @@ pub async fn run(mut args: EmitArgs, config: &Config) -> anyhow::Result<ExitCode
             let backend = open(config)?;
             let mut feed = Feed::new(backend.bus.as_ref(), &defaults, args.json, input.bar(args.json));
             let done = feed.all(input.reader, args.skip_bad).await;
-            let done = feed.finish().and(done);
+            let finished = feed.finish();
             backend.close().await;
-            done
+            done.and_then(|code| finished.map(|()| code))
         }
         None => one(args, config, &defaults).await,
     }
