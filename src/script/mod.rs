@@ -3,6 +3,24 @@
 //! Owns VMs, the sandbox, deadlines, the conversion of data and the libraries that scripts see. Knows nothing of stores
 //! but the [`Ledger`] it reads state from; never decides what becomes of a delivery.
 
+mod api;
+mod buffer;
+mod convert;
+mod fault;
+mod hints;
+mod key;
+mod life;
+mod load;
+mod lookups;
+mod manifest;
+mod meter;
+mod pool;
+mod run;
+mod sources;
+mod stage;
+mod thread;
+mod vm;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +34,9 @@ use crate::hot::{HotGuard, HotKeys};
 use crate::judge::RetryPolicy;
 use crate::outcome::{Outcome, Read, Record};
 use crate::streams::Streams;
+
+pub use self::load::load;
+pub use self::pool::Pool;
 
 /// The text of every script below the handlers folder, read at one moment. Programs are built from it and never touch the
 /// file system again, so that a handler and its modules are always of one version.
@@ -202,16 +223,4 @@ pub struct Finished {
 pub struct Usage {
     pub cpu: Duration,
     pub wall: Duration,
-}
-
-pub fn load(_file: &str, _sources: &Arc<Sources>, _options: &LoadOptions) -> Result<Program, LoadError> {
-    unimplemented!()
-}
-pub struct Pool;
-impl Pool {
-    pub fn submit(&self, _job: Job) {}
-    pub fn start(_t: usize, _s: Services) -> std::io::Result<Pool> {
-        unimplemented!()
-    }
-    pub fn release_all(&self) {}
 }

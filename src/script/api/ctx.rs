@@ -1,0 +1,164 @@
+//! `ctx`: emit, sleep, and the three calls that end a run.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use mlua::{Lua, Table, Value};
+
+use super::args::{duration, method, optional_text, options, text, wrong};
+use super::{Home, Problem, function, later, over_limit, waiting};
+use crate::clock::rfc3339;
+use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, check_type};
+use crate::outcome::{Emit, Outcome};
+use crate::script::convert::{Bounds, EncodeError};
+use crate::script::run::{Run, Task};
+
+const EMIT: &str = "ctx:emit";
+const EMIT_OPTIONS: [&str; 5] = ["id", "subject", "stream", "delay", "partition_key"];
+/// Where `partition_key` travels: the CloudEvents extension of the partitioning specification.
+const PARTITION_KEY: &str = "partitionkey";
+
+pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
+    let ctx = lua.create_table()?;
+    ctx.raw_set("emit", function(lua, home, |lua, home, args| emit(lua, home, args))?)?;
+    ctx.raw_set("sleep", waiting(lua, home, |_, home, args| sleep(home, args))?)?;
+    ctx.raw_set("retry", function(lua, home, |_, home, args| retry(home, args))?)?;
+    ctx.raw_set("snooze", function(lua, home, |_, home, args| snooze(home, args))?)?;
+    ctx.raw_set("reject", function(lua, home, |_, home, args| reject(home, args))?)?;
+    for (key, name) in [
+        ("step", "ctx:step"),
+        ("wait_for", "ctx:wait_for"),
+        ("wait_for_all", "ctx:wait_for_all"),
+        ("cancel", "ctx:cancel"),
+    ] {
+        ctx.raw_set(key, later(lua, home, name)?)?;
+    }
+    Ok(ctx)
+}
+
+fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<(), Problem> {
+    let (own, kind, data, opts) = args;
+    method(EMIT, &own)?;
+    let run = running(home, EMIT)?;
+    let kind = text(EMIT, "type", &kind)?;
+    check_type(&kind)
+        .map_err(|error| Problem::Wrong(format!("{EMIT}: type: expected an event type, got {kind:?}: {error}")))?;
+    let data = encode(lua, home, &run, (EMIT, "data"), &data)?;
+    let emit = with_options(envelope(home, &run, kind, data)?, &opts)?;
+    let added = run.buffer.borrow_mut().emit(emit, &run.limits);
+    added.map_err(|over| over_limit(&run, &over))
+}
+
+/// The event as far as the script has no say in it.
+fn envelope(home: &Home, run: &Run, kind: String, data: Json) -> Result<Emit, Problem> {
+    let (Some(task), Some(cause)) = (run.task.as_ref(), run.task.as_ref().and_then(Task::event)) else {
+        return Err(Problem::Wrong(format!("{EMIT}: can be called only while `handle` runs")));
+    };
+    let event = Event {
+        id: uuid::Uuid::now_v7().to_string(),
+        source: format!("{}/{}", task.services.source, task.handler),
+        subject: None,
+        time: Some(rfc3339(home.clock.now())),
+        dataschema: None,
+        correlation_id: Some(cause.correlation_id.as_ref().unwrap_or(&cause.id).clone()),
+        causation_id: Some(cause.id.clone()),
+        traceparent: cause.traceparent.clone(),
+        ext: None,
+        data: Some(data),
+        kind,
+    };
+    Ok(Emit { stream: task.services.streams.of(&event.kind), event, delay: None })
+}
+
+fn with_options(mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
+    let Some(opts) = options(EMIT, opts, &EMIT_OPTIONS)? else { return Ok(emit) };
+    if let Some(id) = attribute(&opts, "id")? {
+        emit.event.id = id;
+    }
+    emit.event.subject = attribute(&opts, "subject")?;
+    if let Some(stream) = attribute(&opts, "stream")? {
+        emit.stream = stream;
+    }
+    if let Some(key) = attribute(&opts, "partition_key")? {
+        let ext = serde_json::json!({ PARTITION_KEY: key });
+        emit.event.ext = Some(Json::trusted(ext.to_string()));
+    }
+    let delay: Value = opts.raw_get("delay")?;
+    emit.delay = if delay.is_nil() { None } else { Some(duration(EMIT, "opts.delay", &delay)?) };
+    Ok(emit)
+}
+
+fn attribute(opts: &Table, key: &str) -> Result<Option<String>, Problem> {
+    let (argument, value) = (format!("opts.{key}"), opts.raw_get(key)?);
+    let text = optional_text(EMIT, &argument, &value)?;
+    match text {
+        Some(text) if text.is_empty() || text.len() > ATTRIBUTE_BYTES_MAX => {
+            Err(wrong(EMIT, &argument, &format!("1 to {ATTRIBUTE_BYTES_MAX} bytes"), &value))
+        }
+        text => Ok(text),
+    }
+}
+
+/// `value` as the JSON of an effect; `place` is the function and its argument.
+pub(super) fn encode(lua: &Lua, home: &Home, run: &Run, place: (&str, &str), value: &Value) -> Result<Json, Problem> {
+    let (function, argument) = place;
+    if value.is_nil() {
+        return Err(wrong(function, argument, "a value that JSON can keep (json.null, or {})", value));
+    }
+    let data = run.data.borrow();
+    let text = run.task.as_ref().and_then(Task::event).and_then(|event| event.data.as_ref());
+    let known = data.as_ref().zip(text).map(|(table, text)| (table, &text.bytes()[..]));
+    let bounds = Bounds { bytes_max: run.limits.payload_bytes_max, ..Bounds::default() };
+    let encoded = home.codec.encode(lua, value, known, &bounds);
+    encoded.map(Json::trusted).map_err(|error| unfit(run, place, &error))
+}
+
+fn unfit(run: &Run, (function, argument): (&str, &str), error: &EncodeError) -> Problem {
+    if error.memory() {
+        return Problem::Vm(mlua::Error::MemoryError("not enough memory".into()));
+    }
+    let message = format!("{function}: {argument}: expected a value that JSON can keep, got {error}");
+    *run.unfit.borrow_mut() = Some(message.clone());
+    Problem::Wrong(message)
+}
+
+/// The run that calls, as long as it has not ended.
+pub(super) fn running(home: &Home, function: &str) -> Result<Rc<Run>, Problem> {
+    let run = home.handling(function)?;
+    if run.ended() { Err(Problem::Ended) } else { Ok(run) }
+}
+
+async fn sleep(home: Rc<Home>, (own, time): (Value, Value)) -> Result<(), Problem> {
+    method("ctx:sleep", &own)?;
+    running(&home, "ctx:sleep")?;
+    tokio::time::sleep(duration("ctx:sleep", "duration", &time)?).await;
+    Ok(())
+}
+
+fn retry(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<(), Problem> {
+    const RETRY: &str = "ctx:retry";
+    method(RETRY, &own)?;
+    let run = running(home, RETRY)?;
+    let after = if after.is_nil() { Duration::ZERO } else { duration(RETRY, "after", &after)? };
+    let reason = optional_text(RETRY, "reason", &reason)?.unwrap_or_else(|| "the script asked for a retry".into());
+    run.end(Outcome::Retry { after, reason });
+    Err(Problem::Ended)
+}
+
+fn snooze(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<(), Problem> {
+    const SNOOZE: &str = "ctx:snooze";
+    method(SNOOZE, &own)?;
+    let run = running(home, SNOOZE)?;
+    let after = duration(SNOOZE, "after", &after)?;
+    let reason = optional_text(SNOOZE, "reason", &reason)?.unwrap_or_else(|| "the script asked for a snooze".into());
+    run.end(Outcome::Snooze { after, reason });
+    Err(Problem::Ended)
+}
+
+fn reject(home: &Home, (own, reason): (Value, Value)) -> Result<(), Problem> {
+    const REJECT: &str = "ctx:reject";
+    method(REJECT, &own)?;
+    let run = running(home, REJECT)?;
+    run.end(Outcome::Reject { reason: text(REJECT, "reason", &reason)? });
+    Err(Problem::Ended)
+}

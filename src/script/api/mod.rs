@@ -1,0 +1,190 @@
+//! What scripts can call, one file per library.
+//!
+//! Owns how host functions are called: they answer with a value or a [`Problem`], the prelude throws the problem at the
+//! caller's line, and a panic ends the run and its VM even where the script catches errors. Knows what a run may do, never
+//! what becomes of it.
+
+mod args;
+mod config;
+mod ctx;
+mod kv;
+mod log;
+mod metrics;
+mod require;
+mod time;
+mod uuid;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table};
+
+pub(super) use self::args::describe;
+pub(super) use self::log::Bucket;
+use super::buffer::OverLimit;
+use super::convert::Codec;
+use super::meter::Meter;
+use super::run::{Phase, Run};
+use super::{Granted, Sources};
+use crate::clock::Clock;
+use crate::outcome::FailureKind;
+
+/// What the functions of one VM share.
+pub(super) struct Home {
+    pub name: Arc<str>,
+    pub version: Arc<str>,
+    /// `ctx.instance`.
+    pub instance: Arc<str>,
+    pub clock: Arc<dyn Clock>,
+    pub granted: Granted,
+    pub sources: Arc<Sources>,
+    pub codec: Codec,
+    pub meter: Rc<Meter>,
+    pub bucket: RefCell<Bucket>,
+    pub modules: RefCell<require::Modules>,
+}
+
+impl Home {
+    /// The run that calls; `function` is named where there is none, or where it may not call it.
+    fn handling(&self, function: &str) -> Result<Rc<Run>, Problem> {
+        match self.meter.current() {
+            Some(run) if run.phase.get() == Phase::Handling => Ok(run),
+            _ => Err(Problem::Wrong(format!("{function}: can be called only while `handle` runs"))),
+        }
+    }
+}
+
+/// Why a host function gives no value.
+pub(super) enum Problem {
+    /// A wrong argument, or a wrong time to call: thrown at the caller's line.
+    Wrong(String),
+    /// The run has ended: nothing it does counts any more.
+    Ended,
+    /// The VM itself: at its memory limit, or the like.
+    Vm(mlua::Error),
+}
+
+impl From<mlua::Error> for Problem {
+    fn from(error: mlua::Error) -> Self {
+        Self::Vm(error)
+    }
+}
+
+impl Problem {
+    /// The text to throw; an end is made final on the way.
+    fn text(self, home: &Home) -> String {
+        match self {
+            Self::Wrong(text) => text,
+            Self::Ended => {
+                home.meter.end_current();
+                "this run has ended".to_owned()
+            }
+            Self::Vm(error) => {
+                if super::fault::is_memory(&error)
+                    && let Some(run) = home.meter.current()
+                {
+                    run.fail_memory();
+                    home.meter.end_current();
+                }
+                super::fault::innermost(&error)
+            }
+        }
+    }
+}
+
+/// Ends `run` because it asked for more than a limit allows.
+fn over_limit(run: &Run, over: &OverLimit) -> Problem {
+    run.fail(FailureKind::Effects, over.to_string());
+    Problem::Ended
+}
+
+/// What a host function hands to the prelude: a problem, or nil and its values.
+type Reply = (Option<String>, MultiValue);
+
+fn reply<R: IntoLuaMulti>(
+    lua: &Lua,
+    home: &Home,
+    answer: Result<Result<R, Problem>, Box<dyn Any + Send>>,
+) -> mlua::Result<Reply> {
+    let problem = match answer {
+        Ok(Ok(value)) => match value.into_lua_multi(lua) {
+            Ok(value) => return Ok((None, value)),
+            Err(error) => Problem::Vm(error),
+        },
+        Ok(Err(problem)) => problem,
+        Err(panic) => {
+            if let Some(run) = home.meter.current() {
+                run.fail_host(super::fault::panic_text(&*panic));
+            }
+            Problem::Ended
+        }
+    };
+    Ok((Some(problem.text(home)), MultiValue::new()))
+}
+
+/// A host function that answers at once.
+fn function<A, R>(
+    lua: &Lua,
+    home: &Rc<Home>,
+    f: impl Fn(&Lua, &Rc<Home>, A) -> Result<R, Problem> + 'static,
+) -> mlua::Result<Function>
+where
+    A: FromLuaMulti,
+    R: IntoLuaMulti,
+{
+    let home = home.clone();
+    lua.create_function(move |lua, args: A| reply(lua, &home, catch_unwind(AssertUnwindSafe(|| f(lua, &home, args)))))
+}
+
+/// A host function that waits without holding the thread.
+fn waiting<A, R, F>(
+    lua: &Lua,
+    home: &Rc<Home>,
+    f: impl Fn(Lua, Rc<Home>, A) -> F + Clone + 'static,
+) -> mlua::Result<Function>
+where
+    A: FromLuaMulti + 'static,
+    R: IntoLuaMulti + 'static,
+    F: Future<Output = Result<R, Problem>> + 'static,
+{
+    let home = home.clone();
+    lua.create_async_function(move |lua, args: A| {
+        let (f, home) = (f.clone(), home.clone());
+        async move {
+            let answer = AssertUnwindSafe(async { f(lua.clone(), home.clone(), args).await }).catch_unwind().await;
+            reply(&lua, &home, answer)
+        }
+    })
+}
+
+/// A host function that a later version has.
+fn later(lua: &Lua, home: &Rc<Home>, name: &'static str) -> mlua::Result<Function> {
+    function(lua, home, move |_, _, ()| -> Result<(), Problem> {
+        Err(Problem::Wrong(format!("{name}: not available in this version")))
+    })
+}
+
+/// Every host function as the prelude takes them, by library.
+pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
+    let all = lua.create_table()?;
+    all.raw_set("ctx", ctx::functions(lua, home)?)?;
+    all.raw_set("kv", kv::functions(lua, home)?)?;
+    all.raw_set("log", log::functions(lua, home)?)?;
+    all.raw_set("metrics", metrics::functions(lua, home)?)?;
+    all.raw_set("time", time::functions(lua, home)?)?;
+    all.raw_set("uuid", uuid::functions(lua, home)?)?;
+    all.raw_set("config", config::functions(lua, home)?)?;
+    all.raw_set("json", home.codec.library(lua)?)?;
+    all.raw_set("require", require::function_of(lua, home)?)?;
+    all.raw_set("fault", super::fault::handler(lua, home)?)?;
+    all.raw_set("caught", super::fault::caught(lua, home)?)?;
+    all.raw_set("handler", &*home.name)?;
+    all.raw_set("version", &*home.version)?;
+    all.raw_set("instance", &*home.instance)?;
+    Ok(all)
+}

@@ -1,0 +1,137 @@
+//! What the runs of one thread share: warm VMs, and who runs in which.
+//!
+//! Owns which VM a run gets, when a VM is dropped, and what its end means for the runs in it: a run that was alone is
+//! charged, several are released so that each is repeated alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mlua::Function;
+
+use super::lookups::Lookups;
+use super::meter::Meter;
+use super::run::{Ruin, Run};
+use super::vm::{self, Opening, Vm};
+use super::{Program, Services};
+use crate::outcome::{Failure, FailureKind, Outcome, Release};
+
+/// A VM that nothing ran in for this long is dropped.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
+
+/// A VM with its handler, kept between runs.
+pub(super) struct Warm {
+    pub vm: Vm,
+    pub number: u64,
+    pub program: Arc<Program>,
+    pub handle: Function,
+    /// The function that makes the idempotency key, where the handler has one.
+    pub key: Option<Function>,
+    used: Cell<Instant>,
+}
+
+pub(super) struct Stage {
+    pub services: Arc<Services>,
+    pub lookups: Rc<Lookups>,
+    pub meter: Rc<Meter>,
+    /// By handler; an older version's VM is replaced, and goes when its last run ends.
+    warm: RefCell<HashMap<Arc<str>, Rc<Warm>>>,
+    live: RefCell<HashMap<u64, Rc<Run>>>,
+    last_number: Cell<u64>,
+}
+
+impl Stage {
+    pub fn new(services: Arc<Services>, meter: Rc<Meter>) -> Rc<Self> {
+        Rc::new(Self {
+            lookups: Lookups::new(services.ledger.clone()),
+            services,
+            meter,
+            warm: RefCell::default(),
+            live: RefCell::default(),
+            last_number: Cell::default(),
+        })
+    }
+
+    fn number(&self) -> u64 {
+        self.last_number.set(self.last_number.get() + 1);
+        self.last_number.get()
+    }
+
+    /// The VM for a run of `program`: the warm one, or a fresh one for a run that must be alone.
+    pub fn vm(&self, program: &Arc<Program>, alone: bool) -> Result<Rc<Warm>, Failure> {
+        if alone {
+            return self.open(program);
+        }
+        let warm = self.warm.borrow().get(&program.name).cloned();
+        if let Some(warm) = warm.filter(|warm| Arc::ptr_eq(&warm.program, program)) {
+            warm.used.set(Instant::now());
+            return Ok(warm);
+        }
+        let fresh = self.open(program)?;
+        self.warm.borrow_mut().insert(program.name.clone(), fresh.clone());
+        Ok(fresh)
+    }
+
+    fn open(&self, program: &Arc<Program>) -> Result<Rc<Warm>, Failure> {
+        let (instance, clock) = (self.services.instance.clone(), self.services.clock.clone());
+        let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone()))?;
+        let (handle, key) = vm.handle()?;
+        let (number, used) = (self.number(), Cell::new(Instant::now()));
+        Ok(Rc::new(Warm { vm, number, program: program.clone(), handle, key, used }))
+    }
+
+    /// Takes `run` in; it is known until the returned number is given to [`Stage::leave`].
+    pub fn enter(&self, run: Rc<Run>) -> u64 {
+        let number = self.number();
+        self.live.borrow_mut().insert(number, run);
+        number
+    }
+
+    pub fn leave(&self, number: u64) {
+        self.live.borrow_mut().remove(&number);
+    }
+
+    /// Ends every run as released.
+    pub fn release_all(&self) {
+        self.live.borrow().values().for_each(|run| run.end(Outcome::Released(Release::Stopping)));
+    }
+
+    /// Applies what `run` did to its VM, and says how it ended; `outcome` is what came out where nothing had ended it.
+    pub fn conclude(&self, run: &Rc<Run>, outcome: Option<Outcome>) -> Outcome {
+        let alone = !self.neighbours(run).any(|_| true);
+        match run.ruins() {
+            Ruin::None => {}
+            Ruin::Retired => self.retire(run),
+            Ruin::Dead => {
+                self.retire(run);
+                self.neighbours(run).for_each(|other| other.end(Outcome::Released(Release::Neighbour)));
+            }
+        }
+        match (run.take_end(), run.is_out_of_memory(), outcome) {
+            (Some(Outcome::Failed(failure)), ..) => Outcome::Failed(run.located(failure)),
+            (Some(end), ..) => end,
+            (None, true, _) if alone => Outcome::Failed(vm::out_of_memory(&run.limits)),
+            (None, true, _) => Outcome::Released(Release::Neighbour),
+            (None, false, Some(outcome)) => outcome,
+            (None, false, None) => Outcome::Failed(Failure::new(FailureKind::Host, "the run ended without an outcome")),
+        }
+    }
+
+    /// The other runs in the VM of `run`.
+    fn neighbours(&self, run: &Rc<Run>) -> impl Iterator<Item = Rc<Run>> {
+        let inside = |other: &&Rc<Run>| run.vm.get() != 0 && other.vm.get() == run.vm.get() && !Rc::ptr_eq(other, run);
+        self.live.borrow().values().filter(inside).cloned().collect::<Vec<_>>().into_iter()
+    }
+
+    /// No new run enters the VM of `run`.
+    fn retire(&self, run: &Run) {
+        self.warm.borrow_mut().retain(|_, warm| warm.number != run.vm.get());
+    }
+
+    /// Drops VMs that nothing ran in for a while.
+    pub fn drop_idle(&self) {
+        self.warm.borrow_mut().retain(|_, warm| Rc::strong_count(warm) > 1 || warm.used.get().elapsed() < IDLE_AFTER);
+    }
+}
