@@ -220,6 +220,9 @@ fn check_stream_name(name: &str) -> Result<(), String> {
     if fixed.contains("{type}") {
         return Err(format!("{name:?} has {{type}} elsewhere than at its end; write \"shop:{{type}}\""));
     }
+    if fixed.starts_with("moontide:") {
+        return Err(format!("{name:?} belongs to the host; choose a name that does not begin with \"moontide:\""));
+    }
     check_type(fixed).map_err(|_| format!("{name:?} is no name; letters, digits and . _ - : / make one"))
 }
 

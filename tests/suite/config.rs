@@ -182,6 +182,12 @@ fn contradictions_are_refused() {
                 "moontide.toml: stream #1.types: \"a b\" is no pattern: ' ' cannot stand in an event type; letters, digits and . _ - : / can",
             ],
         ),
+        (
+            "[[stream]]\ntypes = ['a']\nname = 'moontide:{type}'",
+            &[
+                "moontide.toml: stream #1.name: \"moontide:{type}\" belongs to the host; choose a name that does not begin with \"moontide:\"",
+            ],
+        ),
         ("[stream]\nname = 'x'", &["moontide.toml: stream: must be a list of tables: write [[stream]]"]),
     ]);
 }
