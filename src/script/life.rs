@@ -167,11 +167,19 @@ fn decode(run: &Run, warm: &Warm, name: &str, json: Option<&crate::event::Json>)
 }
 
 /// Polls `call` as the current run, until it is done or the run has ended (`None`).
+///
+/// A run that was preempted is polled twice: if it yielded between mlua's poll of a host future and the wait for it,
+/// resuming it only reaches that wait, and a wake-up that came meanwhile would be lost.
 async fn drive<T>(stage: &Stage, run: &Rc<Run>, call: impl Future<Output = T>) -> Option<T> {
     let mut call = pin!(call);
     let metered = poll_fn(move |cx| {
+        let resumed = run.preempted.take();
         let _slice = stage.meter.enter(run);
-        call.as_mut().poll(cx)
+        let polled = call.as_mut().poll(cx);
+        if resumed && polled.is_pending() {
+            cx.waker().wake_by_ref();
+        }
+        polled
     });
     until_end(run, metered).await
 }

@@ -94,6 +94,7 @@ impl Meter {
         let Some((run, since)) = slice.as_ref() else { return Ok(VmState::Continue) };
         run.check_budgets(*since, self.signal.releasing.load(Ordering::Relaxed));
         if !run.ended() {
+            run.preempted.set(true);
             return Ok(VmState::Yield);
         }
         self.raise_end(true);

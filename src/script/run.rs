@@ -71,6 +71,8 @@ pub(super) struct Run {
     /// The VM's memory limit was hit while this run was polled.
     out_of_memory: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Set where it yielded to its neighbours; whoever polls it clears it.
+    pub preempted: Cell<bool>,
     /// The error that reached the top, taken apart.
     pub fault: RefCell<Option<Failure>>,
     /// Message of the latest refusal of something that cannot be an effect.
@@ -106,6 +108,7 @@ impl Run {
             ruin: Cell::new(Ruin::None),
             out_of_memory: Cell::default(),
             waker: RefCell::default(),
+            preempted: Cell::default(),
             fault: RefCell::default(),
             unfit: RefCell::default(),
             data: RefCell::default(),

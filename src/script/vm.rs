@@ -3,7 +3,7 @@
 //! Owns which globals scripts have and that only text is ever loaded. A VM belongs to one thread and one version of one
 //! handler; nothing of a run stays in it but what the script keeps in its own top-level locals.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -77,6 +77,8 @@ pub(super) struct Vm {
     pub returned: Value,
     pub entries: Entries,
     memory_max: usize,
+    /// Memory in use at which garbage is collected before a run.
+    collect_at: Cell<usize>,
 }
 
 /// The prelude's ways into a script.
@@ -99,7 +101,7 @@ impl Vm {
         lua.set_interrupt(move |_| meter.check());
         let returned = top_level(&lua, &home, &opening)?;
         seal(&lua, &entries).map_err(unusable)?;
-        Ok(Self { lua, home, returned, entries, memory_max })
+        Ok(Self { lua, home, returned, entries, memory_max, collect_at: Cell::new(memory_max / 2) })
     }
 
     /// `handle` of a loaded program, and the function that makes its idempotency key.
@@ -125,11 +127,14 @@ impl Vm {
         &self.entries.key
     }
 
-    /// Collects garbage if much of the limit is in use: Luau itself does not when an allocation fails.
+    /// Collects garbage if much of the limit is in use: Luau itself does not when an allocation fails. What is alive
+    /// raises the mark, so that a full VM does not collect before every run.
     pub fn tidy(&self) {
-        if self.lua.used_memory() > self.memory_max / 2 {
+        if self.lua.used_memory() > self.collect_at.get() {
             // A failure shows itself as a memory error of the run that follows.
             drop(self.lua.gc_collect());
+            let midway = self.lua.used_memory().midpoint(self.memory_max);
+            self.collect_at.set(midway.max(self.memory_max / 2));
         }
     }
 }

@@ -2,7 +2,12 @@
 
 mod cli;
 mod config;
+mod crash;
+mod demo;
+mod docs;
+mod host;
 mod judge;
 mod layout;
+mod scripts;
 mod support;
 mod worker;
