@@ -357,3 +357,14 @@ async fn people_see_dead_letters_in_a_view() {
     let letters = store.list(moontide::bus::DeadFilter { limit: 1, ..Default::default() }).await;
     assert_eq!(letters.expect("dead letters are readable").len(), 1);
 }
+
+#[test]
+fn many_processes_may_create_the_file_at_once() {
+    let h = FileHarness::new();
+    std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..8).map(|_| scope.spawn(|| SqliteStore::open(h.options()).map(drop))).collect();
+        for opened in opening {
+            opened.join().expect("the thread ends").expect("the store opens");
+        }
+    });
+}
