@@ -76,8 +76,11 @@ fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
 }
 
 fn refuse_foreign(conn: &Connection) -> Result<(), Fault> {
+    // Of one moment: another process may be creating the schema just now.
+    let moment = conn.unchecked_transaction()?;
     let (application, version) = (pragma(conn, "application_id")?, pragma(conn, "user_version")?);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    moment.commit()?;
     let empty = application == 0 && version == 0 && tables == 0;
     if application != APPLICATION && !empty {
         return Err(Fault::Unusable("it is another program's database; name another file".into()));

@@ -180,6 +180,13 @@ pub async fn counts_deaths_under_the_mark(h: &impl Harness) {
     let inbox = host.inbox("group").await;
     let got = receive(&inbox, 3).await;
     assert_eq!(got[1].deaths, moontide::bus::CRASH_BUDGET);
+    // Nobody died: an inbox that closes under a mark charges nobody.
+    assert!(inbox.mark(&got[2]).await.expect("the store can be written"));
+    drop(inbox);
+    let inbox = host.inbox("group").await;
+    let got = receive(&inbox, 3).await;
+    let charged: Vec<u32> = got.iter().map(|delivery| delivery.deaths).collect();
+    assert_eq!(charged, [0, moontide::bus::CRASH_BUDGET, 0]);
     // A mark that is given back is no death; one that is settled is gone.
     assert!(inbox.mark(&got[0]).await.expect("the store can be written"));
     let killer = Verdict::Dead { reason: DeathReason::Killer, failure: failure("died") };
