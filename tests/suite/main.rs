@@ -2,12 +2,15 @@
 
 mod cli;
 mod config;
+mod conformance;
 mod crash;
 mod demo;
 mod docs;
 mod host;
 mod judge;
+mod kills;
 mod layout;
 mod scripts;
+mod sqlite;
 mod support;
 mod worker;

@@ -160,8 +160,7 @@ impl Doorbell {
     fn beat(&self) {
         let (store, busy) = (self.store.clone(), self.beat.busy.clone());
         busy.store(true, Ordering::Release);
-        let groups = self.store.groups();
-        let work = move |tx: &mut super::tx::Tx<'_>| process::beat(tx, &store.options.instance, &groups);
+        let work = move |tx: &mut super::tx::Tx<'_>| process::beat(tx, &store.options.instance, &store.groups());
         let submitted = self.store.submit(work, move |end| {
             if let Err(error) = end {
                 tracing::warn!(%error, "could not raise the heartbeat");

@@ -61,6 +61,9 @@ fn from_sql(store: String, error: &rusqlite::Error) -> BusError {
     let text = error.to_string();
     let unusable = |cause: String| BusError::Unusable { store: store.clone(), cause };
     match error.sqlite_error_code() {
+        Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
+            BusError::Refused(format!("{store} does not take it: {text}"))
+        }
         Some(ErrorCode::DiskFull) => BusError::Full { store, cause: text },
         Some(ErrorCode::NotADatabase) => {
             unusable("it is not a SQLite database; name another file, or move this one away".into())

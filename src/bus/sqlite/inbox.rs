@@ -115,7 +115,12 @@ impl Door {
         let mut state = self.state.lock();
         if !state.waiting.is_empty() {
             let count = max.min(state.waiting.len());
-            return Ok(Next::Deliver(state.waiting.drain(..count).collect()));
+            let deliveries = state.waiting.drain(..count).collect();
+            if !state.waiting.is_empty() {
+                // Whoever else waits can have the rest.
+                self.wake();
+            }
+            return Ok(Next::Deliver(deliveries));
         }
         if let Some(error) = state.failed.take() {
             return Err(error);

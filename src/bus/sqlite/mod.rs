@@ -65,6 +65,15 @@ pub enum Place {
     Memory,
 }
 
+impl Place {
+    fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Memory => None,
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,14 +157,13 @@ impl SqliteStore {
     }
 
     fn start(options: Options) -> Result<Arc<Self>, Fault> {
-        let mut conn = schema::open_writer(&options.place, options.synchronous)?;
-        let (turns, looking) = match &options.place {
-            Place::File(path) => (Some(Turns::open(path)?), Some(schema::open_reader(path)?)),
-            Place::Memory => (None, None),
-        };
+        let mut conn = schema::open_writer(&options.place)?;
+        let turns = options.place.path().map(|path| Turns::open(path)).transpose()?;
         let turn = turns.as_ref().map(Turns::take).transpose()?;
+        schema::prepare(&mut conn, &options.place, options.synchronous)?;
         let (me, alive) = process::register(&mut conn, &options)?;
         drop(turn);
+        let looking = options.place.path().map(|path| schema::open_reader(path)).transpose()?;
         let (queue, work) = mpsc::channel();
         let store = Arc::new(Store::new(options, me, alive, queue)?);
         let writer = Writer { conn, turns, store: store.clone(), queue: work };

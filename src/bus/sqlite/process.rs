@@ -90,7 +90,7 @@ impl Peers {
             let peer = peers.entry(id).or_insert_with(|| Peer { beat, since: Instant::now(), death: None });
             let was = peer.death;
             peer.look(beat, options.recovery_time, || locks::is_dead(path, id));
-            died |= was.is_none() && peer.death.is_some();
+            died |= peer.death.is_some() && peer.death != was;
         }
         Ok(died)
     }

@@ -22,24 +22,29 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CHECKPOINT_PAGES: i64 = 8192;
 const CACHED_STATEMENTS: usize = 96;
 
-/// The connection that writes; creates and migrates the schema.
-pub(super) fn open_writer(place: &Place, synchronous: Synchronous) -> Result<Connection, Fault> {
-    let mut conn = match place {
+/// The connection that writes. A file that is not ours is refused; nothing is written yet.
+pub(super) fn open_writer(place: &Place) -> Result<Connection, Fault> {
+    let conn = match place {
         Place::Memory => Connection::open_in_memory()?,
         Place::File(path) => open_file(path)?,
     };
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     refuse_foreign(&conn)?;
+    Ok(conn)
+}
+
+/// Makes the writer's connection ready; creates or migrates the schema. Only one process at a time may do this.
+pub(super) fn prepare(conn: &mut Connection, place: &Place, synchronous: Synchronous) -> Result<(), Fault> {
+    refuse_foreign(conn)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
     conn.pragma_update(None, "synchronous", synchronous.pragma())?;
     conn.pragma_update(None, "temp_store", "memory")?;
     conn.pragma_update(None, "cache_size", -65_536)?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     conn.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4096 * 2)?;
-    check(&conn, place)?;
-    migrate(&mut conn)?;
-    Ok(conn)
+    check(conn, place)?;
+    migrate(conn)
 }
 
 /// A connection that can only read.
@@ -71,8 +76,11 @@ fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
 }
 
 fn refuse_foreign(conn: &Connection) -> Result<(), Fault> {
+    // Of one moment: another process may be creating the schema just now.
+    let moment = conn.unchecked_transaction()?;
     let (application, version) = (pragma(conn, "application_id")?, pragma(conn, "user_version")?);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    moment.commit()?;
     let empty = application == 0 && version == 0 && tables == 0;
     if application != APPLICATION && !empty {
         return Err(Fault::Unusable("it is another program's database; name another file".into()));
@@ -121,7 +129,11 @@ mod tests {
     fn every_kind_of_wrong_file_is_refused_with_a_cure() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("shop.db");
-        let open = || open_writer(&Place::File(path.clone()), Synchronous::Normal).map(drop).map_err(|e| e.to_string());
+        let place = Place::File(path.clone());
+        let open = || {
+            let mut conn = open_writer(&place).map_err(|fault| fault.to_string())?;
+            prepare(&mut conn, &place, Synchronous::Normal).map_err(|fault| fault.to_string())
+        };
         open().expect("a new file is created");
         open().expect("and opened again");
         let conn = Connection::open(&path).expect("the file opens");

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::Options;
 use super::fault::Fault;
 use super::inbox::Door;
 use super::locks::Alive;
@@ -18,7 +19,6 @@ use super::process::Peers;
 use super::reader::Readers;
 use super::tx::{News, Tx};
 use super::writer::{Call, Message};
-use super::{Options, Place};
 use crate::bus::BusError;
 use crate::clock::Millis;
 
@@ -59,10 +59,8 @@ impl Identity {
 
 impl Store {
     pub(super) fn new(options: Options, me: i64, alive: Option<Alive>, queue: Sender<Message>) -> Result<Self, Fault> {
-        let (identity, readers) = match &options.place {
-            Place::Memory => (None, None),
-            Place::File(path) => (Some(Identity::of(path)?), Some(Readers::new(path.clone()))),
-        };
+        let identity = options.place.path().map(Identity::of).transpose()?;
+        let readers = options.place.path().map(|path| Readers::new(path.clone()));
         Ok(Self {
             name: options.place.to_string(),
             peers: Peers::default(),
@@ -95,10 +93,7 @@ impl Store {
 
     /// The database file, if there is one.
     pub(super) fn path(&self) -> Option<&PathBuf> {
-        match &self.options.place {
-            Place::File(path) => Some(path),
-            Place::Memory => None,
-        }
+        self.options.place.path()
     }
 
     /// Fails if the file is no longer the one that was opened: what is written to it would be lost.

@@ -65,9 +65,19 @@ pub(super) struct Writer {
     pub(super) queue: Receiver<Message>,
 }
 
+/// Tells everybody that the writer is gone, however it went.
+struct Farewell<'a>(&'a Store);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
 impl Writer {
     /// Works until it is told to stop.
     pub(super) fn run(self) {
+        let _farewell = Farewell(&self.store);
         while let Some(jobs) = self.next() {
             if self.store.is_stopped() {
                 jobs.into_iter().for_each(|job| job.answer(Err(BusError::Closed)));
@@ -78,7 +88,6 @@ impl Writer {
                 break;
             }
         }
-        self.store.closed();
     }
 
     /// Waits for work and takes all there is; `None`: stop.
