@@ -157,8 +157,9 @@ impl Host {
         let (changes, changed) = mpsc::channel(1);
         let (folder, scan) = (parts.config.handlers_dir.clone(), parts.config.scan);
         tokio::spawn(watch::watch(folder, scan, change, scanner, changes));
-        let supervisor = Supervisor::new(parts.clone(), start.only).run(registry, changed);
-        Ok(Self { parts, supervisor: tokio::spawn(supervisor) })
+        let mut supervisor = Supervisor::new(parts.clone(), start.only);
+        supervisor.apply(&Registry::default(), &registry).await;
+        Ok(Self { parts, supervisor: tokio::spawn(supervisor.run(registry, changed)) })
     }
 
     /// The store.

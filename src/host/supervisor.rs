@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -23,6 +24,8 @@ use super::{Parts, build_aside};
 /// Metrics by handler name.
 pub(super) type Workers = Arc<Mutex<BTreeMap<String, Arc<HandlerMetrics>>>>;
 
+/// How long a start waits for the store.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// How often the state of handlers is written to the store, if it changed.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 
@@ -32,6 +35,8 @@ pub(super) struct Supervisor {
     /// See [`Spec::alone`].
     alone: Arc<tokio::sync::Mutex<()>>,
     running: HashMap<String, Running>,
+    /// Loaded, and about to start.
+    starting: Vec<Arc<Program>>,
     tasks: JoinSet<()>,
     names: HashMap<Id, String>,
     reported: Vec<HandlerReport>,
@@ -51,6 +56,7 @@ impl Supervisor {
             only,
             alone: Arc::default(),
             running: HashMap::new(),
+            starting: Vec::new(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             reported: Vec::new(),
@@ -59,7 +65,6 @@ impl Supervisor {
 
     /// Runs until the host stops and every worker has ended.
     pub async fn run(mut self, mut registry: Registry, mut changed: Receiver<Change>) {
-        self.apply(&Registry::default(), &registry);
         let mut report = tokio::time::interval(REPORT_EVERY);
         while !(self.parts.stop.is_cancelled() && self.tasks.is_empty()) {
             let stopping = self.parts.stop.is_cancelled();
@@ -68,7 +73,7 @@ impl Supervisor {
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 Some(change) = changed.recv(), if !stopping => {
                     let built = build_aside(registry.clone(), change, self.parts.config.clone()).await;
-                    self.apply(&registry, &built);
+                    self.apply(&registry, &built).await;
                     registry = built;
                 }
                 _ = report.tick(), if !stopping => self.report(&registry).await,
@@ -76,8 +81,9 @@ impl Supervisor {
         }
     }
 
-    /// Brings the workers in line with `registry` and says what changed.
-    fn apply(&mut self, before: &Registry, registry: &Registry) {
+    /// Brings the workers in line with `registry` and says what changed. When it returns, the groups of new handlers are
+    /// open: no event that is published from then on is skipped.
+    pub async fn apply(&mut self, before: &Registry, registry: &Registry) {
         for skipped in registry.skipped.iter().filter(|skipped| !before.skipped.contains(skipped)) {
             tracing::warn!("skipped {}: {}", skipped.path.display(), skipped.reason);
         }
@@ -90,6 +96,7 @@ impl Supervisor {
                 self.serve(name, program);
             }
         }
+        self.start_all().await;
         for (name, running) in &mut self.running {
             let serves = registry.handlers.get(name).is_some_and(|loaded| loaded.program.is_some());
             if !serves && !running.stop.is_cancelled() {
@@ -116,7 +123,7 @@ impl Supervisor {
     }
 
     fn serve(&mut self, name: &str, program: &Arc<Program>) {
-        let Some(running) = self.running.get_mut(name) else { return self.start(name, program.clone()) };
+        let Some(running) = self.running.get_mut(name) else { return self.starting.push(program.clone()) };
         let current = running.program.load_full();
         if current.version == program.version && !running.stop.is_cancelled() {
             return;
@@ -130,14 +137,24 @@ impl Supervisor {
         tracing::info!(handler = name, version = &*program.version, was = &*current.version, "reloaded");
     }
 
-    fn start(&mut self, name: &str, program: Arc<Program>) {
-        let metrics = self
-            .parts
-            .workers
-            .lock()
-            .entry(name.to_owned())
-            .or_insert_with(|| Arc::new(self.parts.metrics.handler(name)))
-            .clone();
+    /// Opens the groups of all handlers that start, at the same time, and sets their workers to work. A store that is away
+    /// holds up nothing: those workers go on trying by themselves.
+    async fn start_all(&mut self) {
+        let starting = std::mem::take(&mut self.starting);
+        let (bus, streams) = (self.parts.backend.bus.clone(), self.parts.config.streams.clone());
+        let opening = starting.iter().map(|program| {
+            let opening = subscribe(&*bus, &streams, program);
+            async { tokio::time::timeout(OPEN_WAIT, opening).await.ok() }
+        });
+        let opened = join_all(opening).await;
+        for (program, opened) in starting.into_iter().zip(opened) {
+            self.start(program, opened.flatten());
+        }
+    }
+
+    fn start(&mut self, program: Arc<Program>, opened: Option<Arc<dyn Inbox>>) {
+        let name = program.name.to_string();
+        let metrics = self.metrics_of(&name);
         let running = Running { program: Arc::new(ArcSwap::new(program)), stop: CancellationToken::new(), next: None };
         let spec = Spec {
             program: running.program.clone(),
@@ -150,9 +167,14 @@ impl Supervisor {
             stop: running.stop.clone(),
         };
         let (bus, streams) = (self.parts.backend.bus.clone(), self.parts.config.streams.clone());
-        let task = self.tasks.spawn(serve(bus, streams, spec));
-        self.names.insert(task.id(), name.to_owned());
-        self.running.insert(name.to_owned(), running);
+        let task = self.tasks.spawn(serve(bus, streams, opened, spec));
+        self.names.insert(task.id(), name.clone());
+        self.running.insert(name, running);
+    }
+
+    fn metrics_of(&self, name: &str) -> Arc<HandlerMetrics> {
+        let mut workers = self.parts.workers.lock();
+        workers.entry(name.to_owned()).or_insert_with(|| Arc::new(self.parts.metrics.handler(name))).clone()
     }
 
     /// A worker ended: because it was asked to, or because of a defect, after which it starts anew.
@@ -167,8 +189,8 @@ impl Supervisor {
             return;
         }
         match running.next {
-            Some(program) => self.start(&name, program),
-            None if ended.is_err() => self.start(&name, running.program.load_full()),
+            Some(program) => self.start(program, None),
+            None if ended.is_err() => self.start(running.program.load_full(), None),
             None => {}
         }
     }
@@ -209,33 +231,38 @@ fn reads(program: &Program) -> impl PartialEq {
     (manifest.group.clone(), manifest.types.clone(), manifest.streams.clone())
 }
 
-/// Subscribes, as often as it takes, and works.
-async fn serve(bus: Arc<dyn Bus>, streams: Arc<Streams>, spec: Spec) {
+/// Works; where the group could not be opened yet, tries until it can.
+async fn serve(bus: Arc<dyn Bus>, streams: Arc<Streams>, opened: Option<Arc<dyn Inbox>>, spec: Spec) {
     let stop = spec.stop.clone();
-    let subscribed = stop.run_until_cancelled(subscribe(&*bus, &streams, &spec.program)).await;
-    if let Some(Some(inbox)) = subscribed {
+    let inbox = match opened {
+        Some(inbox) => Some(inbox),
+        None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,
+    };
+    if let Some(inbox) = inbox {
         worker::work(inbox, spec).await;
     }
 }
 
-async fn subscribe(bus: &dyn Bus, streams: &Streams, program: &ArcSwap<Program>) -> Option<Arc<dyn Inbox>> {
+async fn subscribe_at_last(bus: &dyn Bus, streams: &Streams, program: &ArcSwap<Program>) -> Arc<dyn Inbox> {
     let mut failures = 0;
     loop {
-        let program = program.load_full();
-        match bus.subscribe(registry::subscription(&program, streams)).await {
-            Ok(subscribed) => {
-                tell_beginnings(&program, &subscribed.began);
-                return Some(subscribed.inbox);
-            }
-            Err(error) if error.is_passing() => {
-                tracing::error!(handler = &*program.name, "cannot subscribe: {error}; trying again");
-                failures += 1;
-                tokio::time::sleep(backoff(failures)).await;
-            }
-            Err(error) => {
-                tracing::error!(handler = &*program.name, "cannot subscribe, it does not run: {error}");
-                return None;
-            }
+        if let Some(inbox) = subscribe(bus, streams, &program.load_full()).await {
+            return inbox;
+        }
+        failures += 1;
+        tokio::time::sleep(backoff(failures)).await;
+    }
+}
+
+async fn subscribe(bus: &dyn Bus, streams: &Streams, program: &Program) -> Option<Arc<dyn Inbox>> {
+    match bus.subscribe(registry::subscription(program, streams)).await {
+        Ok(subscribed) => {
+            tell_beginnings(program, &subscribed.began);
+            Some(subscribed.inbox)
+        }
+        Err(error) => {
+            tracing::error!(handler = &*program.name, "cannot open its group: {error}; trying again");
+            None
         }
     }
 }

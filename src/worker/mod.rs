@@ -39,6 +39,9 @@ use pace::Pace;
 const SETTLES_IN_FLIGHT: usize = 2;
 /// Runs in one settle.
 const SETTLE_RUNS_MAX: usize = 512;
+/// How long an event under whose mark a process died waits before it runs once more: a process that is killed again and
+/// again, by whatever cause, must not look as if the event had done it.
+const AFTER_DEATH: Duration = Duration::from_secs(2);
 /// Runs that wait for a settle before no new ones are started.
 const UNSETTLED_MAX: usize = 2048;
 
@@ -77,6 +80,15 @@ pub async fn work(inbox: Arc<dyn Inbox>, spec: Spec) {
 
 type Received = Result<Vec<Delivery>, BusError>;
 
+/// How a delivery that waits for a moment goes on.
+enum Again {
+    Run,
+    /// With no other run in its VM.
+    Alone,
+    /// In the queue of those that run alone in the process.
+    Suspect,
+}
+
 struct Worker {
     inbox: Arc<dyn Inbox>,
     spec: Spec,
@@ -95,7 +107,7 @@ struct Worker {
     away: u32,
     settling: FuturesUnordered<BoxFuture<'static, SettledBatch>>,
     /// Runs to repeat after a moment.
-    later: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, bool)>>,
+    later: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, Again)>>,
     /// Conflicts in a row, of deliveries that had one.
     conflicts: HashMap<(Lease, EntryId), u32>,
     reply: UnboundedSender<Vec<Finished>>,
@@ -148,7 +160,7 @@ impl Worker {
             () = self.spec.stop.cancelled(), if !self.stopping => self.begin_stop(),
             Some(batch) = self.settling.next() => self.answered(batch),
             Some(finished) = self.finished.recv() => self.take_finished(finished),
-            Some((delivery, alone)) = self.later.next() => self.start_again(delivery, alone),
+            Some((delivery, again)) = self.later.next() => self.start_again(delivery, &again),
             turn = self.spec.alone.clone().lock_owned(), if wants_turn => self.run_suspect(turn).await,
             received = next_received(&mut self.receiving) => self.take_received(received),
         }
@@ -217,6 +229,8 @@ impl Worker {
             let verdict = Verdict::Dead { reason: DeathReason::Killer, failure };
             let version = self.spec.program.load().version.clone();
             self.unsettled.push(Judged::without_run(delivery, verdict, version));
+        } else if delivery.deaths > 0 {
+            self.later.push(self.after(AFTER_DEATH, delivery, Again::Suspect));
         } else if delivery.orphaned >= ORPHANED_ALONE {
             self.suspects.push_back(delivery);
         } else {
@@ -250,11 +264,12 @@ impl Worker {
         });
     }
 
-    fn start_again(&mut self, delivery: Arc<Delivery>, alone: bool) {
-        if self.stopping {
-            self.give_back(delivery);
-        } else {
-            self.submit(vec![delivery], alone);
+    fn start_again(&mut self, delivery: Arc<Delivery>, again: &Again) {
+        match again {
+            _ if self.stopping => self.give_back(delivery),
+            Again::Run => self.submit(vec![delivery], false),
+            Again::Alone => self.submit(vec![delivery], true),
+            Again::Suspect => self.suspects.push_back(delivery),
         }
     }
 
@@ -293,13 +308,24 @@ impl Worker {
     }
 
     fn again(&mut self, delivery: Arc<Delivery>, alone: bool, after: Duration) {
-        let alone = alone || delivery.orphaned >= ORPHANED_ALONE;
-        self.later.push(Box::pin(async move {
-            if !after.is_zero() {
-                tokio::time::sleep(after).await;
+        let again = if alone || delivery.orphaned >= ORPHANED_ALONE { Again::Alone } else { Again::Run };
+        self.later.push(self.after(after, delivery, again));
+    }
+
+    /// The delivery, after a moment; at once when the worker is to stop.
+    fn after(
+        &self,
+        delay: Duration,
+        delivery: Arc<Delivery>,
+        again: Again,
+    ) -> BoxFuture<'static, (Arc<Delivery>, Again)> {
+        let stop = self.spec.stop.clone();
+        Box::pin(async move {
+            if !delay.is_zero() {
+                stop.run_until_cancelled(tokio::time::sleep(delay)).await;
             }
-            (delivery, alone)
-        }));
+            (delivery, again)
+        })
     }
 
     fn judge_run(&mut self, run: Finished) {

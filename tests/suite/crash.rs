@@ -20,6 +20,7 @@ use crate::support::{PATIENCE, config_from, event};
 const COUNT: &str = r#"
 return {
     on = "tick",
+    start = "earliest",
     retry = { attempts = 20, delay = "20ms", factor = 1, jitter = 0 },
     handle = function(event, ctx)
         local n = event.data.n
@@ -41,13 +42,14 @@ return {
 "#;
 
 const SINK: &str = r#"
-return { on = "tock", handle = function(event, ctx) ctx.kv:add("tocks/" .. event.data.n, 1) end }
+return { on = "tock", start = "earliest", handle = function(event, ctx) ctx.kv:add("tocks/" .. event.data.n, 1) end }
 "#;
 
 /// Asks to be killed when it meets the killer; everything else it counts.
 const TRAP: &str = r#"
 return {
     on = "trap",
+    start = "earliest",
     handle = function(event, ctx)
         if event.data.n == 50 then
             log.warn("KILL ME")
@@ -148,8 +150,8 @@ impl Rig {
         }
         let wrong: Vec<_> = expected.iter().filter(|(key, value)| state.get(*key) != Some(value)).collect();
         let extra: Vec<_> = state.keys().filter(|key| !expected.contains_key(*key)).collect();
-        assert!(wrong.is_empty() && extra.is_empty(), "wrong (expected): {wrong:?}; extra: {extra:?}\n{}", self.tail());
         self.check_dead().await;
+        assert!(wrong.is_empty() && extra.is_empty(), "wrong (expected): {wrong:?}; extra: {extra:?}\n{}", self.tail());
     }
 
     async fn dead(&self) -> Vec<DeadLetter> {
@@ -201,10 +203,7 @@ impl Drop for Worker {
 
 fn config(dir: &Path) -> moontide::config::Config {
     let file = dir.join("moontide.toml");
-    let text = format!(
-        "[bus]\nurl = \"sqlite:{}\"\n",
-        dir.join("moontide.db").display(),
-    );
+    let text = format!("[bus]\nurl = \"sqlite:{}\"\n", dir.join("moontide.db").display(),);
     std::fs::write(&file, text).expect("a file");
     config_from(&file)
 }

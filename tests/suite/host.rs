@@ -43,7 +43,8 @@ async fn events_of_a_deleted_handler_wait_for_its_return() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_popular_key_costs_about_one_run_per_event() {
-    let script = "return { on = 'tick', handle = function(event, ctx) ctx.kv:set('sum', (ctx.kv:get('sum') or 0) + 1) end }";
+    let script =
+        "return { on = 'tick', handle = function(event, ctx) ctx.kv:set('sum', (ctx.kv:get('sum') or 0) + 1) end }";
     let desk = Desk::new(&[("tick", script)]).await;
     desk.emit((0..500).map(|n| event("tick", n, "{}")).collect()).await;
     desk.until_state("sum", "500").await;

@@ -45,7 +45,10 @@ fn a_busy_run_does_not_hold_up_its_neighbours() {
             if event.data == 'busy' then while not other do end else ctx:sleep('5ms') other = true end
         end";
     let mut rig = Rig::new(1, MemoryLedger::default());
-    rig.submit_data(&program(text, &limits(Limits { cpu: Duration::from_secs(30), ..Limits::default() })), &["\"busy\"", "1"]);
+    rig.submit_data(
+        &program(text, &limits(Limits { cpu: Duration::from_secs(30), ..Limits::default() })),
+        &["\"busy\"", "1"],
+    );
     assert!(rig.finished(2).iter().all(done));
 }
 
@@ -86,7 +89,8 @@ const HUNGRY: &str = "return function(event, ctx)
 
 #[test]
 fn memory_charges_nobody_while_there_are_neighbours_and_the_culprit_when_alone() {
-    let program = program(HUNGRY, &limits(Limits { memory_bytes: 4 << 20, cpu: Duration::from_secs(60), ..Limits::default() }));
+    let program =
+        program(HUNGRY, &limits(Limits { memory_bytes: 4 << 20, cpu: Duration::from_secs(60), ..Limits::default() }));
     let mut rig = Rig::new(1, MemoryLedger::default());
     rig.submit_data(&program, &["\"hungry\"", "1", "2"]);
     let together = rig.finished(3);
