@@ -103,7 +103,9 @@ async fn from_function(
             Ok(text) => key::from_text(text),
             Err(error) => Err(KeyError::Invalid(error.to_string())),
         },
-        other => Err(KeyError::Invalid(format!("expected a text, a number or a boolean, got {}", api::describe(other)))),
+        other => {
+            Err(KeyError::Invalid(format!("expected a text, a number or a boolean, got {}", api::describe(other))))
+        }
     })
 }
 
@@ -235,7 +237,10 @@ fn finished(run: &Run, returned: MultiValue) -> Result<Outcome, Early> {
     match returned.iter().find(|value| !value.is_nil()) {
         None => Ok(Outcome::Done(run.buffer.borrow_mut().take_effects())),
         Some(value) => {
-            let message = format!("handle returned {}; it returns nothing: emit, write, or call ctx:retry, ctx:snooze, ctx:reject", api::describe(value));
+            let message = format!(
+                "handle returned {}; it returns nothing: emit, write, or call ctx:retry, ctx:snooze, ctx:reject",
+                api::describe(value)
+            );
             Ok(Outcome::Failed(Failure::new(FailureKind::Return, message)))
         }
     }

@@ -37,7 +37,8 @@ pub fn load(file: &str, sources: &Arc<Sources>, options: &LoadOptions) -> Result
     };
     let vm = Vm::open(opening).map_err(|failure| refused(vec![place(file, fault::line_text(&failure))]))?;
     let manifest = manifest::read(&name, &vm.returned, options);
-    let manifest = manifest.map_err(|problems| refused(problems.into_iter().map(|text| place(file, text)).collect()))?;
+    let manifest =
+        manifest.map_err(|problems| refused(problems.into_iter().map(|text| place(file, text)).collect()))?;
     let modules = vm.home.modules.borrow().paths();
     Ok(Program {
         name,

@@ -146,7 +146,8 @@ impl Seat {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let done = load.clone();
         let body = move || runtime.block_on(serve(jobs, services, signal, done));
-        let thread = std::thread::Builder::new().name(format!("script-{number}")).stack_size(STACK_BYTES).spawn(body)?;
+        let thread =
+            std::thread::Builder::new().name(format!("script-{number}")).stack_size(STACK_BYTES).spawn(body)?;
         Ok(Self { inbox, load, thread: Some(thread) })
     }
 }

@@ -189,7 +189,8 @@ impl Run {
     pub fn check_budgets(&self, since: Instant, releasing: bool) {
         let now = Instant::now();
         if self.cpu.get() + now.duration_since(since) > self.limits.cpu {
-            let message = format!("used more than limits.cpu = \"{}\" of processor time", show_duration(self.limits.cpu));
+            let message =
+                format!("used more than limits.cpu = \"{}\" of processor time", show_duration(self.limits.cpu));
             self.fail(FailureKind::Cpu, message);
             self.ruin(Ruin::Retired);
         } else if now >= self.deadline() {

@@ -15,7 +15,9 @@ const ENDINGS: [&str; 2] = [".luau", ".lua"];
 /// Why a module's name leads nowhere.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RequireError {
-    #[error("{0:?} is no module's name; write \"@lib/name\" for lib/name.luau, or \"./name\" for a file beside this one")]
+    #[error(
+        "{0:?} is no module's name; write \"@lib/name\" for lib/name.luau, or \"./name\" for a file beside this one"
+    )]
     Form(String),
     #[error("{0:?} leads outside the handlers folder")]
     Outside(String),

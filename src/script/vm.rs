@@ -28,9 +28,32 @@ const COROUTINES_KEPT: usize = 64;
 
 /// The globals of Luau that scripts get; the prelude adds the host's.
 const ALLOWED: [&str; 26] = [
-    "_VERSION", "assert", "bit32", "buffer", "error", "getmetatable", "integer", "ipairs", "math", "next", "pairs",
-    "rawequal", "rawget", "rawlen", "rawset", "select", "setmetatable", "string", "table", "tonumber", "tostring",
-    "type", "typeof", "unpack", "utf8", "vector",
+    "_VERSION",
+    "assert",
+    "bit32",
+    "buffer",
+    "error",
+    "getmetatable",
+    "integer",
+    "ipairs",
+    "math",
+    "next",
+    "pairs",
+    "rawequal",
+    "rawget",
+    "rawlen",
+    "rawset",
+    "select",
+    "setmetatable",
+    "string",
+    "table",
+    "tonumber",
+    "tostring",
+    "type",
+    "typeof",
+    "unpack",
+    "utf8",
+    "vector",
 ];
 
 /// What a VM is opened with.
@@ -175,9 +198,11 @@ fn install(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Entries> {
     let made = lua.create_table()?;
     let prelude = lua.load(include_str!("prelude.luau")).set_name("=moontide").set_mode(ChunkMode::Text);
     let entries: Table = prelude.call((host, made.clone()))?;
-    let names: Vec<Value> = globals.pairs::<Value, Value>().map(|pair| pair.map(|pair| pair.0)).collect::<Result<_, _>>()?;
+    let names: Vec<Value> =
+        globals.pairs::<Value, Value>().map(|pair| pair.map(|pair| pair.0)).collect::<Result<_, _>>()?;
     for name in names {
-        let allowed = name.as_string().is_some_and(|name| ALLOWED.iter().any(|known| name.as_bytes() == known.as_bytes()));
+        let allowed =
+            name.as_string().is_some_and(|name| ALLOWED.iter().any(|known| name.as_bytes() == known.as_bytes()));
         if !allowed {
             globals.raw_set(name, Value::Nil)?;
         }
@@ -205,7 +230,9 @@ pub(super) fn chunk(lua: &Lua, sources: &Sources, file: &str) -> mlua::Result<Fu
     let text = source.text.trim_start_matches('\u{feff}');
     if text.len() > SOURCE_BYTES_MAX {
         let size = text.len();
-        return Err(mlua::Error::RuntimeError(format!("{file} has {size} bytes; a file has at most {SOURCE_BYTES_MAX}")));
+        return Err(mlua::Error::RuntimeError(format!(
+            "{file} has {size} bytes; a file has at most {SOURCE_BYTES_MAX}"
+        )));
     }
     lua.load(text).set_name(format!("={file}")).set_mode(ChunkMode::Text).into_function()
 }

@@ -41,7 +41,8 @@ fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<()
     method(EMIT, &own)?;
     let run = running(home, EMIT)?;
     let kind = text(EMIT, "type", &kind)?;
-    check_type(&kind).map_err(|error| Problem::Wrong(format!("{EMIT}: type: expected an event type, got {kind:?}: {error}")))?;
+    check_type(&kind)
+        .map_err(|error| Problem::Wrong(format!("{EMIT}: type: expected an event type, got {kind:?}: {error}")))?;
     let data = encode(lua, home, &run, (EMIT, "data"), &data)?;
     let emit = with_options(envelope(home, &run, kind, data)?, &opts)?;
     let added = run.buffer.borrow_mut().emit(emit, &run.limits);
@@ -99,13 +100,7 @@ fn attribute(opts: &Table, key: &str) -> Result<Option<String>, Problem> {
 }
 
 /// `value` as the JSON of an effect; `place` is the function and its argument.
-pub(super) fn encode(
-    lua: &Lua,
-    home: &Home,
-    run: &Run,
-    place: (&str, &str),
-    value: &Value,
-) -> Result<Json, Problem> {
+pub(super) fn encode(lua: &Lua, home: &Home, run: &Run, place: (&str, &str), value: &Value) -> Result<Json, Problem> {
     let (function, argument) = place;
     if value.is_nil() {
         return Err(wrong(function, argument, "a value that JSON can keep (json.null, or {})", value));

@@ -41,7 +41,13 @@ fn write(lua: &Lua, home: &Home, (name, level): (&str, Level), args: (Value, Val
     let run = home.meter.current();
     say(home, run.as_deref(), level, &cut(&text, MESSAGE_BYTES_MAX), &fields);
     if suppressed > 0 {
-        say(home, run.as_deref(), Level::WARN, &format!("{suppressed} messages before this one were dropped: more than {RATE} a second"), "");
+        say(
+            home,
+            run.as_deref(),
+            Level::WARN,
+            &format!("{suppressed} messages before this one were dropped: more than {RATE} a second"),
+            "",
+        );
     }
     Ok(())
 }
@@ -55,7 +61,8 @@ fn fields_text(lua: &Lua, home: &Home, name: &str, fields: &Value) -> Result<Str
     }
     let bounds = Bounds { bytes_max: MESSAGE_BYTES_MAX, ..Bounds::default() };
     let text = home.codec.encode(lua, fields, None, &bounds);
-    let text = text.map_err(|error| Problem::Wrong(format!("{name}: fields: expected values that JSON can keep, got {error}")))?;
+    let text = text
+        .map_err(|error| Problem::Wrong(format!("{name}: fields: expected values that JSON can keep, got {error}")))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -110,7 +110,10 @@ impl Codec {
         table.raw_set(
             "encode",
             lua.create_function(|lua, v: Value| {
-                Codec.encode(lua, &v, None, &Bounds::default()).map_err(|e| mlua::Error::runtime(e.to_string())).and_then(|t| lua.create_string(t))
+                Codec
+                    .encode(lua, &v, None, &Bounds::default())
+                    .map_err(|e| mlua::Error::runtime(e.to_string()))
+                    .and_then(|t| lua.create_string(t))
             })?,
         )?;
         table.raw_set(
@@ -133,7 +136,9 @@ fn json(value: &Value, depth: usize) -> Result<Json, EncodeError> {
         Value::Boolean(b) => Json::Bool(*b),
         Value::Integer(i) => Json::from(*i),
         Value::Number(n) if n.is_finite() => Json::from(*n),
-        Value::String(s) => Json::from(s.to_str().map_err(|_| EncodeError("$: text that is not UTF-8".into(), false))?.to_owned()),
+        Value::String(s) => {
+            Json::from(s.to_str().map_err(|_| EncodeError("$: text that is not UTF-8".into(), false))?.to_owned())
+        }
         Value::Table(t) if t.raw_len() > 0 => {
             let mut items = Vec::new();
             for item in t.sequence_values::<Value>() {

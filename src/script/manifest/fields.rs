@@ -72,13 +72,7 @@ impl Problems {
     }
 
     /// A table within the table.
-    pub fn section<T>(
-        &mut self,
-        table: &Table,
-        key: &str,
-        default: T,
-        read: impl FnOnce(&Table, &mut Self) -> T,
-    ) -> T {
+    pub fn section<T>(&mut self, table: &Table, key: &str, default: T, read: impl FnOnce(&Table, &mut Self) -> T) -> T {
         match self.raw(table, key) {
             Value::Nil => default,
             Value::Table(section) => read(&section, self),

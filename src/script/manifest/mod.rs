@@ -16,11 +16,20 @@ use crate::event::TypePattern;
 use crate::judge::RetryPolicy;
 use crate::units::show_duration;
 
-const KEYS: [&str; 11] = [
-    "on", "handle", "group", "streams", "start", "concurrency", "timeout", "retry", "idempotency", "limits", "grants",
-];
+const KEYS: [&str; 11] =
+    ["on", "handle", "group", "streams", "start", "concurrency", "timeout", "retry", "idempotency", "limits", "grants"];
 const LATER: [&str; 11] = [
-    "order_key", "schedule", "batch", "handle_batch", "undo", "rate", "limit", "debounce", "breaker", "stages", "accepts",
+    "order_key",
+    "schedule",
+    "batch",
+    "handle_batch",
+    "undo",
+    "rate",
+    "limit",
+    "debounce",
+    "breaker",
+    "stages",
+    "accepts",
 ];
 const CONCURRENCY: usize = 64;
 const CONCURRENCY_MAX: usize = 10_000;
@@ -35,7 +44,13 @@ pub(super) fn read(name: &str, returned: &Value, options: &LoadOptions) -> Resul
         Value::Function(_) => defaults(name, options, &mut problems),
         Value::Table(table) => from_table(name, table, options, &mut problems),
         other => {
-            problems.add("", format!("expected the file to return function(event, ctx) or a table with handle, got {}", super::api::describe(other)));
+            problems.add(
+                "",
+                format!(
+                    "expected the file to return function(event, ctx) or a table with handle, got {}",
+                    super::api::describe(other)
+                ),
+            );
             return Err(problems.into_list());
         }
     };
@@ -76,7 +91,8 @@ fn from_table(name: &str, table: &Table, options: &LoadOptions, problems: &mut P
         timeout: problems.field(table, "timeout", TIMEOUT, quantity_of_time),
         retry: problems.section(table, "retry", RetryPolicy::default(), retry),
         idempotency: idempotency(table, problems),
-        limits: problems.section(table, "limits", options.limits.clone(), |at, problems| limits(at, &options.limits, problems)),
+        limits: problems
+            .section(table, "limits", options.limits.clone(), |at, problems| limits(at, &options.limits, problems)),
         grants: problems.section(table, "grants", Grants::default(), grants),
     }
 }
@@ -157,7 +173,10 @@ fn idempotency_key(value: &Value) -> Result<IdempotencyKey, String> {
         return Ok(IdempotencyKey::Function);
     }
     let paths = list(value).map_err(|_| {
-        format!("expected a path such as \"data.id\", a list of paths, or function(event), got {}", super::api::describe(value))
+        format!(
+            "expected a path such as \"data.id\", a list of paths, or function(event), got {}",
+            super::api::describe(value)
+        )
     })?;
     if paths.is_empty() {
         return Err("expected at least one path".to_owned());

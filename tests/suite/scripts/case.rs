@@ -65,7 +65,8 @@ impl Case {
 
     fn options(&self) -> LoadOptions {
         let granted = &self.given["granted"];
-        let texts = |value: &Value| -> BTreeMap<String, String> { serde_json::from_value(value.clone()).unwrap_or_default() };
+        let texts =
+            |value: &Value| -> BTreeMap<String, String> { serde_json::from_value(value.clone()).unwrap_or_default() };
         let state = serde_json::from_value(granted["state"].clone()).ok();
         let mut limits = Limits::default();
         let given = &self.given["limits"];
@@ -147,9 +148,10 @@ fn outcome(finished: &Finished) -> Value {
         Outcome::Released(release) => json!({ "released": format!("{release:?}") }),
     };
     came["reads"] = finished.reads.iter().map(|read| format!("{} {:?}", read.key, read.seen)).collect();
-    came["record"] = finished.record.as_ref().map_or(Value::Null, |record| {
-        json!({ "text": record.text, "window": units::show_duration(record.window) })
-    });
+    came["record"] = finished
+        .record
+        .as_ref()
+        .map_or(Value::Null, |record| json!({ "text": record.text, "window": units::show_duration(record.window) }));
     came
 }
 

@@ -30,5 +30,6 @@ fn every_script_ends_as_it_says() {
 /// Runs one case and compares.
 fn check(case: &Case) -> Result<(), String> {
     let came = case.run();
-    case::compare(&case.expected, &came, "").map_err(|difference| format!("{}\n  {difference}\n  came: {came}", case.name))
+    case::compare(&case.expected, &came, "")
+        .map_err(|difference| format!("{}\n  {difference}\n  came: {came}", case.name))
 }

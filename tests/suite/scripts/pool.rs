@@ -1,10 +1,11 @@
 //! What takes more than one run to show: interleaving, neighbours, release, memory over many runs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use moontide::outcome::{FailureKind, Outcome, Release};
-use moontide::script::{Finished, Limits, LoadOptions};
+use moontide::script::{Finished, Limits, LoadOptions, Sources, load};
 
 use super::rig::{MemoryLedger, Rig, delivery, event, program};
 
@@ -45,7 +46,10 @@ fn a_busy_run_does_not_hold_up_its_neighbours() {
             if event.data == 'busy' then while not other do end else ctx:sleep('5ms') other = true end
         end";
     let mut rig = Rig::new(1, MemoryLedger::default());
-    rig.submit_data(&program(text, &limits(Limits { cpu: Duration::from_secs(30), ..Limits::default() })), &["\"busy\"", "1"]);
+    rig.submit_data(
+        &program(text, &limits(Limits { cpu: Duration::from_secs(30), ..Limits::default() })),
+        &["\"busy\"", "1"],
+    );
     assert!(rig.finished(2).iter().all(done));
 }
 
@@ -86,7 +90,8 @@ const HUNGRY: &str = "return function(event, ctx)
 
 #[test]
 fn memory_charges_nobody_while_there_are_neighbours_and_the_culprit_when_alone() {
-    let program = program(HUNGRY, &limits(Limits { memory_bytes: 4 << 20, cpu: Duration::from_secs(60), ..Limits::default() }));
+    let program =
+        program(HUNGRY, &limits(Limits { memory_bytes: 4 << 20, cpu: Duration::from_secs(60), ..Limits::default() }));
     let mut rig = Rig::new(1, MemoryLedger::default());
     rig.submit_data(&program, &["\"hungry\"", "1", "2"]);
     let together = rig.finished(3);
@@ -138,7 +143,7 @@ fn a_newer_version_gets_its_own_vm_while_the_old_one_finishes() {
 
 #[test]
 fn many_deliveries_ask_the_ledger_few_questions() {
-    let ledger = std::sync::Arc::new(MemoryLedger {
+    let ledger = Arc::new(MemoryLedger {
         state: HashMap::from([("k".to_owned(), bytes::Bytes::from_static(b"1"))]),
         ..MemoryLedger::default()
     });
@@ -171,4 +176,25 @@ fn nothing_of_a_run_stays_in_its_vm() {
             assert_eq!(kind(&finished), expected, "{:?}", finished.outcome);
         }
     }
+}
+
+#[test]
+fn a_source_that_is_too_large_is_not_compiled() {
+    let text = format!("{} return function() end", " ".repeat(600 << 10));
+    let sources = Arc::new(Sources::new([("work.luau".to_owned(), Arc::from(text))]));
+    let error = load("work.luau", &sources, &LoadOptions::default()).expect_err("it is too large");
+    assert_eq!(error.problems, ["work.luau: work.luau has 614423 bytes; a file has at most 524288"]);
+}
+
+#[test]
+fn a_program_is_named_and_versioned_by_its_file_and_modules() {
+    let load = |module: &str| {
+        let files = [("a/b.luau", "require('@lib/m') return function() end"), ("lib/m.luau", module), ("c.luau", "")];
+        let sources = Sources::new(files.map(|(path, text)| (path.to_owned(), Arc::from(text))));
+        load("a/b.luau", &Arc::new(sources), &LoadOptions::default()).expect("it loads")
+    };
+    let (one, same, other) = (load("return 1"), load("return 1"), load("return 2"));
+    assert_eq!((&*one.name, one.version.len(), one.modules.as_slice()), ("a/b", 12, &["lib/m.luau".to_owned()][..]));
+    assert_eq!(one.version, same.version);
+    assert_ne!(one.version, other.version);
 }

@@ -139,7 +139,8 @@ impl Rig {
 
     /// The next `count` finished runs, by number of delivery.
     pub fn finished(&mut self, count: usize) -> Vec<Finished> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be made");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be made");
         let mut all = Vec::new();
         runtime.block_on(async {
             while all.len() < count {
