@@ -3,6 +3,8 @@
 //! Owns VMs, the sandbox, deadlines, the conversion of data and the libraries that scripts see. Knows nothing of stores
 //! but the [`Ledger`] it reads state from; never decides what becomes of a delivery.
 
+pub mod convert;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
