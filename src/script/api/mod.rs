@@ -188,3 +188,45 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     all.raw_set("instance", &*home.instance)?;
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::outcome::Outcome;
+    use crate::script::Limits;
+    use crate::script::run::Ruin;
+    use crate::script::vm::{Opening, Vm};
+
+    #[test]
+    fn a_panic_of_the_host_ends_run_and_vm_although_the_script_catches_it() {
+        let text = "return function(boom) return pcall(boom) end";
+        let sources = Arc::new(Sources::new([("work.luau".to_owned(), Arc::from(text))]));
+        let meter = Meter::unwatched();
+        let opening = Opening {
+            name: "work".into(),
+            version: "".into(),
+            instance: "".into(),
+            file: "work.luau",
+            sources: &sources,
+            granted: &Granted::default(),
+            limits: &Limits::default(),
+            clock: Arc::new(SystemClock),
+            meter: meter.clone(),
+        };
+        let vm = Vm::open(opening).expect("the file loads");
+        let boom = action(&vm.lua, &vm.home, |_, _, ()| panic!("on purpose")).expect("a function can be made");
+        let run = Rc::new(Run::loading(Limits::default()));
+        let called = {
+            let _slice = meter.enter(&run);
+            vm.handle().expect("the file returned a function").0.call::<Value>(boom)
+        };
+        assert!(called.is_err(), "nothing goes on after it: {called:?}");
+        assert_eq!(run.ruins(), Ruin::Dead);
+        let Some(Outcome::Failed(failure)) = run.take_end() else { panic!("the run has failed") };
+        assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Host, "a defect of the host: on purpose"));
+    }
+}

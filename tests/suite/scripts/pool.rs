@@ -115,7 +115,7 @@ fn release_ends_what_runs_waits_and_comes_later() {
     let program = program(text, &options);
     let mut rig = Rig::new(2, MemoryLedger::default());
     rig.submit_data(&program, &["\"busy\"", "1", "2", "3"]);
-    rig.pool.release_all();
+    rig.pool().release_all();
     rig.submit(&program, vec![delivery(9, event("e9", "1"))], false);
     let released = |finished: &Finished| finished.outcome == Outcome::Released(Release::Stopping);
     assert!(rig.finished(5).iter().all(released));
@@ -197,4 +197,41 @@ fn a_program_is_named_and_versioned_by_its_file_and_modules() {
     assert_eq!((&*one.name, one.version.len(), one.modules.as_slice()), ("a/b", 12, &["lib/m.luau".to_owned()][..]));
     assert_eq!(one.version, same.version);
     assert_ne!(one.version, other.version);
+}
+
+#[test]
+fn dropping_a_pool_ends_a_busy_run() {
+    let program = program(
+        "return function(event, ctx) while true do pcall(function() while true do end end) end end",
+        &limits(Limits { cpu: Duration::from_secs(3600), ..Limits::default() }),
+    );
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    rig.submit_data(&program, &["1"]);
+    rig = rig.without_pool();
+    assert_eq!(rig.finished(1)[0].outcome, Outcome::Released(Release::Stopping));
+}
+
+#[test]
+fn a_run_that_read_a_hot_key_holds_its_turn_until_it_is_settled() {
+    let program = program("return function(event, ctx) ctx.kv:get('k') end", &LoadOptions::default());
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    rig.hot.mark("k");
+    rig.submit_data(&program, &["1", "2"]);
+    let first = rig.finished(1);
+    assert_eq!(first[0].held.len(), 1);
+    drop(first);
+    let second = rig.finished(1);
+    assert!(done(&second[0]) && second[0].held.len() == 1);
+}
+
+#[test]
+fn a_run_that_waits_for_a_turn_can_time_out() {
+    let text = "return { timeout = '50ms', handle = function(event, ctx) ctx.kv:get('k') end }";
+    let program = program(text, &LoadOptions::default());
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    rig.hot.mark("k");
+    rig.submit_data(&program, &["1", "2"]);
+    let both = rig.finished(2);
+    let timeouts = both.iter().filter(|finished| kind(finished) == Some(FailureKind::Timeout)).count();
+    assert_eq!(timeouts, 1, "one has its turn and keeps it, as nobody settles: {:?}", both[1].outcome);
 }

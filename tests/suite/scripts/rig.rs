@@ -103,7 +103,7 @@ pub fn delivery(number: u64, event: Event) -> Delivery {
 
 /// A pool, and where its answers come.
 pub struct Rig {
-    pub pool: Pool,
+    pool: Option<Pool>,
     reply: UnboundedSender<Vec<Finished>>,
     answers: UnboundedReceiver<Vec<Finished>>,
     pub hot: Arc<HotKeys>,
@@ -117,11 +117,21 @@ impl Rig {
     pub fn over(threads: usize, ledger: Arc<MemoryLedger>) -> Self {
         let pool = Pool::start(threads, services(ledger)).expect("threads can be started");
         let (reply, answers) = unbounded_channel();
-        Self { pool, reply, answers, hot: Arc::default() }
+        Self { pool: Some(pool), reply, answers, hot: Arc::default() }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        self.pool.as_ref().expect("the pool has not been dropped")
+    }
+
+    /// Drops the pool; what it still answers can be taken.
+    pub fn without_pool(mut self) -> Self {
+        self.pool = None;
+        self
     }
 
     pub fn submit(&self, program: &Arc<Program>, deliveries: Vec<Delivery>, alone: bool) {
-        self.pool.submit(Job {
+        self.pool().submit(Job {
             program: program.clone(),
             deliveries: deliveries.into_iter().map(Arc::new).collect(),
             mode: Mode::Live,
