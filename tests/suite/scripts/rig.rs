@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use moontide::bus::{BusError, Delivery, Lease, Ledger, Recorded};
 use moontide::clock::ManualClock;
 use moontide::event::{EntryId, Event, Json};
-use moontide::hot::HotKeys;
+use moontide::hot::{HotGuard, HotKeys};
 use moontide::outcome::RecordKey;
 use moontide::script::{Finished, Job, LoadOptions, Mode, Pool, Program, Services, Sources, load};
 use moontide::streams::Streams;
@@ -139,6 +140,13 @@ impl Rig {
             hot: self.hot.clone(),
             reply: self.reply.clone(),
         });
+    }
+
+    /// Makes `key` hot and takes its turn, so that runs which read it wait until the guard is dropped.
+    pub fn take_turn(&self, key: &str) -> HotGuard {
+        self.hot.mark(key);
+        let turn = self.hot.enter(key, &[]).now_or_never().flatten();
+        turn.expect("nobody else has the turn")
     }
 
     /// Submits one event per document of `data`, with ids from 1.
