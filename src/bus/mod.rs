@@ -371,7 +371,7 @@ pub struct GroupStatus {
     pub lag: u64,
     /// Received, not yet settled.
     pub in_flight: u64,
-    /// Of `lag`: retries and delayed deliveries.
+    /// Of `lag`: retries, and delayed events on their way to a stream that the group reads.
     pub delayed: u64,
     pub dead: u64,
 }

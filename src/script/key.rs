@@ -107,7 +107,7 @@ fn value(event: &Event, path: &str) -> Result<String, KeyError> {
     let found = Follow(rest).deserialize(&mut document).and_then(|found| document.end().map(|()| found));
     let found = found.map_err(|error| KeyError::Undecodable(format!("{first} is not JSON: {error}")))?;
     let text = found.ok_or_else(|| invalid("nothing"))?;
-    scalar(text.get()).map_err(|kind| invalid(kind))
+    scalar(text.get()).map_err(invalid)
 }
 
 fn attribute(event: &Event, name: &str) -> Option<String> {

@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use mlua::{MultiValue, Value};
 
+use super::convert::DecodeError;
 use super::key::{self, KeyError};
 use super::run::{Phase, Run, Task};
 use super::stage::{Stage, Warm};
@@ -157,12 +158,9 @@ fn arguments(run: &Run, warm: &Warm, task: &Task, event: &Event) -> Result<Multi
 
 fn decode(run: &Run, warm: &Warm, name: &str, json: Option<&crate::event::Json>) -> Result<Value, Early> {
     let Some(json) = json else { return Ok(Value::Nil) };
-    warm.vm.home.codec.decode(&warm.vm.lua, json.bytes(), true).map_err(|error| {
-        if error.memory() {
-            run.fail_memory();
-            return None;
-        }
-        Some(Outcome::Undecodable { reason: format!("{name} is not JSON: {error}") })
+    warm.vm.home.codec.decode(&warm.vm.lua, json.bytes(), true).map_err(|error| match error {
+        DecodeError::Vm(error) => failed(run, warm, error),
+        error => Some(Outcome::Undecodable { reason: format!("{name} is not JSON: {error}") }),
     })
 }
 

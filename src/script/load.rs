@@ -56,10 +56,10 @@ fn name_of(file: &str) -> &str {
     file.strip_suffix(".luau").or_else(|| file.strip_suffix(".lua")).unwrap_or(file)
 }
 
-/// `text` with the file in front, unless it names a place already.
+/// `text` with the file in front, unless it names a file already.
 fn place(file: &str, text: String) -> String {
-    let placed = text.split_once(':').is_some_and(|(before, _)| before.ends_with(".luau") || before.ends_with(".lua"));
-    if placed { text } else { format!("{file}: {text}") }
+    let first = text.split([':', ' ']).next().unwrap_or_default();
+    if first.ends_with(".luau") || first.ends_with(".lua") { text } else { format!("{file}: {text}") }
 }
 
 /// The hash over the file and every module it required.

@@ -5,7 +5,7 @@
 
 mod api;
 mod buffer;
-mod convert;
+pub mod convert;
 mod fault;
 mod hints;
 mod key;

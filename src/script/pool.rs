@@ -117,11 +117,12 @@ impl Job {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.release_all();
-        self.shared.stopped.store(true, Ordering::Release);
         for seat in &mut self.seats {
             drop(seat.inbox.send(Message::Stop));
             join(seat.thread.take());
         }
+        // Only now: a busy run ends at a tick.
+        self.shared.stopped.store(true, Ordering::Release);
         if let Some(watchdog) = &self.watchdog {
             watchdog.thread().unpark();
         }

@@ -91,7 +91,8 @@ impl Run {
 
     /// The run of a file's top level: only budgets.
     pub fn loading(limits: Limits) -> Self {
-        let timeout = limits.cpu;
+        // Nothing can wait there: the processor budget is the bound, this one only has to be above it.
+        let timeout = limits.cpu + Duration::from_secs(60);
         Self::new(None, Phase::Loading, limits, timeout)
     }
 

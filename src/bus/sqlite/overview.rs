@@ -18,7 +18,8 @@ pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
                 JOIN stream s ON s.id = c.stream_id WHERE c.group_id = g.id AND c.unused_since IS NULL), \
              (SELECT coalesce(sum(left), 0) FROM span WHERE group_id = g.id AND owner = 0), \
              (SELECT coalesce(sum(left), 0) FROM span WHERE group_id = g.id AND owner <> 0), \
-             (SELECT count(*) FROM delayed WHERE stream_id = g.retry_stream), \
+             (SELECT count(*) FROM delayed WHERE stream_id IN \
+                (SELECT stream_id FROM cursor WHERE group_id = g.id AND unused_since IS NULL)), \
              (SELECT s.last_seq - max(c.position, s.first_seq - 1) FROM cursor c JOIN stream s ON s.id = c.stream_id \
                 WHERE c.group_id = g.id AND c.stream_id = g.retry_stream), \
              (SELECT count(*) FROM dead_letter WHERE group_id = g.id) \

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mlua::{Lua, Table, Value};
 
 use super::args::{duration, method, optional_text, options, text, wrong};
-use super::{Home, Problem, function, later, over_limit, waiting};
+use super::{Home, Problem, action, later, over_limit, waiting};
 use crate::clock::rfc3339;
 use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, check_type};
 use crate::outcome::{Emit, Outcome};
@@ -20,11 +20,11 @@ const PARTITION_KEY: &str = "partitionkey";
 
 pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     let ctx = lua.create_table()?;
-    ctx.raw_set("emit", function(lua, home, |lua, home, args| emit(lua, home, args))?)?;
+    ctx.raw_set("emit", action(lua, home, |lua, home, args| emit(lua, home, args))?)?;
     ctx.raw_set("sleep", waiting(lua, home, |_, home, args| sleep(home, args))?)?;
-    ctx.raw_set("retry", function(lua, home, |_, home, args| retry(home, args))?)?;
-    ctx.raw_set("snooze", function(lua, home, |_, home, args| snooze(home, args))?)?;
-    ctx.raw_set("reject", function(lua, home, |_, home, args| reject(home, args))?)?;
+    ctx.raw_set("retry", action(lua, home, |_, home, args| retry(home, args))?)?;
+    ctx.raw_set("snooze", action(lua, home, |_, home, args| snooze(home, args))?)?;
+    ctx.raw_set("reject", action(lua, home, |_, home, args| reject(home, args))?)?;
     for (key, name) in [
         ("step", "ctx:step"),
         ("wait_for", "ctx:wait_for"),
@@ -103,23 +103,21 @@ fn attribute(opts: &Table, key: &str) -> Result<Option<String>, Problem> {
 pub(super) fn encode(lua: &Lua, home: &Home, run: &Run, place: (&str, &str), value: &Value) -> Result<Json, Problem> {
     let (function, argument) = place;
     if value.is_nil() {
-        return Err(wrong(function, argument, "a value that JSON can keep (json.null, or {})", value));
+        return Err(wrong(function, argument, "what JSON can keep (json.null, or {})", value));
     }
     let data = run.data.borrow();
     let text = run.task.as_ref().and_then(Task::event).and_then(|event| event.data.as_ref());
     let known = data.as_ref().zip(text).map(|(table, text)| (table, &text.bytes()[..]));
     let bounds = Bounds { bytes_max: run.limits.payload_bytes_max, ..Bounds::default() };
-    let encoded = home.codec.encode(lua, value, known, &bounds);
-    encoded.map(Json::trusted).map_err(|error| unfit(run, place, &error))
-}
-
-fn unfit(run: &Run, (function, argument): (&str, &str), error: &EncodeError) -> Problem {
-    if error.memory() {
-        return Problem::Vm(mlua::Error::MemoryError("not enough memory".into()));
-    }
-    let message = format!("{function}: {argument}: expected a value that JSON can keep, got {error}");
-    *run.unfit.borrow_mut() = Some(message.clone());
-    Problem::Wrong(message)
+    home.codec.encode(lua, value, known, &bounds).map(Json::trusted).map_err(|error| match error {
+        EncodeError::Vm(error) => Problem::Vm(error),
+        error => {
+            let message =
+                format!("{function}: {argument}: expected what JSON can keep, but {}", error.rooted(argument));
+            *run.unfit.borrow_mut() = Some(message.clone());
+            Problem::Wrong(message)
+        }
+    })
 }
 
 /// The run that calls, as long as it has not ended.
@@ -128,11 +126,11 @@ pub(super) fn running(home: &Home, function: &str) -> Result<Rc<Run>, Problem> {
     if run.ended() { Err(Problem::Ended) } else { Ok(run) }
 }
 
-async fn sleep(home: Rc<Home>, (own, time): (Value, Value)) -> Result<(), Problem> {
+async fn sleep(home: Rc<Home>, (own, time): (Value, Value)) -> Result<Value, Problem> {
     method("ctx:sleep", &own)?;
     running(&home, "ctx:sleep")?;
     tokio::time::sleep(duration("ctx:sleep", "duration", &time)?).await;
-    Ok(())
+    Ok(Value::Nil)
 }
 
 fn retry(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<(), Problem> {

@@ -10,10 +10,11 @@ use mlua::{Lua, Table, Value};
 
 use super::args::{duration, method, number, options, text, wrong};
 use super::ctx::{encode, running};
-use super::{Home, Problem, function, over_limit, waiting};
+use super::{Home, Problem, action, over_limit, waiting};
 use crate::bus::BusError;
 use crate::outcome::{Outcome, Release};
 use crate::script::buffer::{self, Known};
+use crate::script::convert::{DecodeError, Exact};
 use crate::script::run::Run;
 
 const KEY_BYTES_MAX: usize = 512;
@@ -23,13 +24,13 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     let kv = lua.create_table()?;
     kv.raw_set("get", waiting(lua, home, get)?)?;
     kv.raw_set("get_many", waiting(lua, home, get_many)?)?;
-    kv.raw_set("set", function(lua, home, |lua, home, args| set(lua, home, args))?)?;
-    kv.raw_set("delete", function(lua, home, |_, home, args| delete(home, args))?)?;
-    kv.raw_set("add", function(lua, home, |_, home, args| add(home, args))?)?;
+    kv.raw_set("set", action(lua, home, |lua, home, args| set(lua, home, args))?)?;
+    kv.raw_set("delete", action(lua, home, |_, home, args| delete(home, args))?)?;
+    kv.raw_set("add", action(lua, home, |_, home, args| add(home, args))?)?;
     Ok(kv)
 }
 
-async fn get(lua: Lua, home: Rc<Home>, (own, key): (Value, Value)) -> Result<Value, Problem> {
+async fn get(lua: Lua, home: Rc<Home>, (own, key): (Value, Value)) -> Result<Exact, Problem> {
     const GET: &str = "ctx.kv:get";
     method(GET, &own)?;
     let run = running(&home, GET)?;
@@ -88,7 +89,7 @@ fn away(run: &Run, function: &str, error: BusError) -> Problem {
 }
 
 /// The value of a key that the run knows.
-fn see(lua: &Lua, home: &Home, run: &Run, function: &str, key: &str) -> Result<Value, Problem> {
+fn see(lua: &Lua, home: &Home, run: &Run, function: &str, key: &str) -> Result<Exact, Problem> {
     let known = run.buffer.borrow().known(key);
     let (text, plus) = match known {
         Known::Value(text, plus) => (text, plus),
@@ -96,12 +97,12 @@ fn see(lua: &Lua, home: &Home, run: &Run, function: &str, key: &str) -> Result<V
         Known::Unknown => (None, 0.0),
     };
     if plus != 0.0 {
-        return added(function, key, text.as_ref(), plus);
+        return added(function, key, text.as_ref(), plus).map(Exact);
     }
-    let Some(text) = text else { return Ok(Value::Nil) };
-    home.codec.decode(lua, &text, false).map_err(|error| match error.memory() {
-        true => Problem::Vm(mlua::Error::MemoryError("not enough memory".into())),
-        false => Problem::Wrong(format!("{function}: key: expected JSON under {key:?}, got {error}")),
+    let Some(text) = text else { return Ok(Exact(Value::Nil)) };
+    home.codec.decode_exact(lua, &text, false).map_err(|error| match error {
+        DecodeError::Vm(error) => Problem::Vm(error),
+        error => Problem::Wrong(format!("{function}: key: expected JSON under {key:?}, got {error}")),
     })
 }
 

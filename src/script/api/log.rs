@@ -7,7 +7,7 @@ use mlua::{Lua, Table, Value};
 use tracing::Level;
 
 use super::args::{cut, wrong};
-use super::{Home, Problem, function};
+use super::{Home, Problem, action};
 use crate::script::convert::Bounds;
 use crate::script::run::{Run, Task};
 
@@ -24,7 +24,7 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
         ("warn", "log.warn", Level::WARN),
         ("error", "log.error", Level::ERROR),
     ] {
-        log.raw_set(key, function(lua, home, move |lua, home, args| write(lua, home, (name, level), args))?)?;
+        log.raw_set(key, action(lua, home, move |lua, home, args| write(lua, home, (name, level), args))?)?;
     }
     Ok(log)
 }
@@ -61,8 +61,9 @@ fn fields_text(lua: &Lua, home: &Home, name: &str, fields: &Value) -> Result<Str
     }
     let bounds = Bounds { bytes_max: MESSAGE_BYTES_MAX, ..Bounds::default() };
     let text = home.codec.encode(lua, fields, None, &bounds);
-    let text = text
-        .map_err(|error| Problem::Wrong(format!("{name}: fields: expected values that JSON can keep, got {error}")))?;
+    let text = text.map_err(|error| {
+        Problem::Wrong(format!("{name}: fields: expected what JSON can keep, but {}", error.rooted("fields")))
+    })?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

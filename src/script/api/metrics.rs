@@ -6,7 +6,7 @@ use mlua::{Lua, Table, Value};
 
 use super::args::{number, text, wrong};
 use super::ctx::running;
-use super::{Home, Problem, function, over_limit};
+use super::{Home, Problem, action, over_limit};
 use crate::outcome::{Measure, MeasureKind};
 
 const LABELS_MAX: usize = 10;
@@ -20,7 +20,7 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
         ("gauge", "metrics.gauge", MeasureKind::Gauge),
         ("observe", "metrics.observe", MeasureKind::Observe),
     ] {
-        metrics.raw_set(key, function(lua, home, move |_, home, args| measure(home, (name, kind), args))?)?;
+        metrics.raw_set(key, action(lua, home, move |_, home, args| measure(home, (name, kind), args))?)?;
     }
     Ok(metrics)
 }

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use mlua::{FromLuaMulti, Function, IntoLuaMulti, Lua, MultiValue, Table};
+use mlua::{FromLuaMulti, Function, IntoLua, Lua, Table, Value};
 
 pub(super) use self::args::describe;
 pub(super) use self::log::Bucket;
@@ -103,19 +103,12 @@ fn over_limit(run: &Run, over: &OverLimit) -> Problem {
     Problem::Ended
 }
 
-/// What a host function hands to the prelude: a problem, or nil and its values.
-type Reply = (Option<String>, MultiValue);
+/// What a host function hands to the prelude: a problem, or nil and a value.
+type Reply<R> = (Option<String>, Option<R>);
 
-fn reply<R: IntoLuaMulti>(
-    lua: &Lua,
-    home: &Home,
-    answer: Result<Result<R, Problem>, Box<dyn Any + Send>>,
-) -> mlua::Result<Reply> {
+fn reply<R>(home: &Home, answer: Result<Result<R, Problem>, Box<dyn Any + Send>>) -> Reply<R> {
     let problem = match answer {
-        Ok(Ok(value)) => match value.into_lua_multi(lua) {
-            Ok(value) => return Ok((None, value)),
-            Err(error) => Problem::Vm(error),
-        },
+        Ok(Ok(value)) => return (None, Some(value)),
         Ok(Err(problem)) => problem,
         Err(panic) => {
             if let Some(run) = home.meter.current() {
@@ -124,7 +117,7 @@ fn reply<R: IntoLuaMulti>(
             Problem::Ended
         }
     };
-    Ok((Some(problem.text(home)), MultiValue::new()))
+    (Some(problem.text(home)), None)
 }
 
 /// A host function that answers at once.
@@ -135,10 +128,19 @@ fn function<A, R>(
 ) -> mlua::Result<Function>
 where
     A: FromLuaMulti,
-    R: IntoLuaMulti,
+    R: IntoLua,
 {
     let home = home.clone();
-    lua.create_function(move |lua, args: A| reply(lua, &home, catch_unwind(AssertUnwindSafe(|| f(lua, &home, args)))))
+    lua.create_function(move |lua, args: A| Ok(reply(&home, catch_unwind(AssertUnwindSafe(|| f(lua, &home, args))))))
+}
+
+/// A host function that answers nothing.
+fn action<A: FromLuaMulti>(
+    lua: &Lua,
+    home: &Rc<Home>,
+    f: impl Fn(&Lua, &Rc<Home>, A) -> Result<(), Problem> + 'static,
+) -> mlua::Result<Function> {
+    function(lua, home, move |lua, home, args| f(lua, home, args).map(|()| Value::Nil))
 }
 
 /// A host function that waits without holding the thread.
@@ -149,7 +151,7 @@ fn waiting<A, R, F>(
 ) -> mlua::Result<Function>
 where
     A: FromLuaMulti + 'static,
-    R: IntoLuaMulti + 'static,
+    R: IntoLua + 'static,
     F: Future<Output = Result<R, Problem>> + 'static,
 {
     let home = home.clone();
@@ -157,16 +159,14 @@ where
         let (f, home) = (f.clone(), home.clone());
         async move {
             let answer = AssertUnwindSafe(async { f(lua.clone(), home.clone(), args).await }).catch_unwind().await;
-            reply(&lua, &home, answer)
+            Ok(reply(&home, answer))
         }
     })
 }
 
 /// A host function that a later version has.
 fn later(lua: &Lua, home: &Rc<Home>, name: &'static str) -> mlua::Result<Function> {
-    function(lua, home, move |_, _, ()| -> Result<(), Problem> {
-        Err(Problem::Wrong(format!("{name}: not available in this version")))
-    })
+    action(lua, home, move |_, _, ()| Err(Problem::Wrong(format!("{name}: not available in this version"))))
 }
 
 /// Every host function as the prelude takes them, by library.
@@ -187,4 +187,46 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     all.raw_set("version", &*home.version)?;
     all.raw_set("instance", &*home.instance)?;
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::outcome::Outcome;
+    use crate::script::Limits;
+    use crate::script::run::Ruin;
+    use crate::script::vm::{Opening, Vm};
+
+    #[test]
+    fn a_panic_of_the_host_ends_run_and_vm_although_the_script_catches_it() {
+        let text = "return function(boom) return pcall(boom) end";
+        let sources = Arc::new(Sources::new([("work.luau".to_owned(), Arc::from(text))]));
+        let meter = Meter::unwatched();
+        let opening = Opening {
+            name: "work".into(),
+            version: "".into(),
+            instance: "".into(),
+            file: "work.luau",
+            sources: &sources,
+            granted: &Granted::default(),
+            limits: &Limits::default(),
+            clock: Arc::new(SystemClock),
+            meter: meter.clone(),
+        };
+        let vm = Vm::open(opening).expect("the file loads");
+        let boom = action(&vm.lua, &vm.home, |_, _, ()| panic!("on purpose")).expect("a function can be made");
+        let run = Rc::new(Run::loading(Limits::default()));
+        let called = {
+            let _slice = meter.enter(&run);
+            vm.handle().expect("the file returned a function").0.call::<Value>(boom)
+        };
+        assert!(called.is_err(), "nothing goes on after it: {called:?}");
+        assert_eq!(run.ruins(), Ruin::Dead);
+        let Some(Outcome::Failed(failure)) = run.take_end() else { panic!("the run has failed") };
+        assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Host, "a defect of the host: on purpose"));
+    }
 }

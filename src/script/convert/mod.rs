@@ -1,159 +1,211 @@
-//! Throwaway stand-in for the JSON codec.
+//! JSON text to Luau values and back, in one pass, without a tree in between.
+//!
+//! Owns the promise of `handlers.md`, "Data": nothing is rounded, dropped or reordered into something else silently; what cannot be
+//! kept is refused with its place. Knows nothing of events, stores or handlers.
 
-use std::fmt;
+mod decode;
+mod encode;
+mod library;
+mod number;
+mod raw;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::rc::Rc;
 
 use mlua::{Lua, Table, Value};
-use serde_json::Value as Json;
 
+pub use decode::DecodeError;
+pub use encode::{EncodeError, Problem};
+pub use raw::Exact;
+
+use decode::Reader;
+use encode::Writer;
+use raw::Kind;
+
+/// Deepest nesting of what is decoded.
+pub const DEPTH_MAX: usize = 128;
+/// Most keys of one decoded object: Luau's string hash has no seed, so an object's cost is quadratic in chosen keys.
+pub const KEYS_MAX: usize = 10_000;
+/// Longest decoded key in bytes.
+pub const KEY_BYTES_MAX: usize = 256;
+
+/// The VM's interrupt is asked once per so many values: conversions end with the run's deadline like everything else.
+const INTERRUPT_NODES: usize = 256;
+
+/// A larger scratch buffer is not kept.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+/// What an encoded value may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
+    /// Levels of nesting.
     pub depth_max: usize,
+    /// Values in all, containers included.
     pub nodes_max: usize,
+    /// Bytes of JSON text.
     pub bytes_max: usize,
+    /// Keys of one object.
     pub keys_max: usize,
+    /// Bytes of one key.
     pub key_bytes_max: usize,
 }
 
 impl Default for Bounds {
+    /// What decoding takes as well, in 1 MiB of text.
     fn default() -> Self {
-        Self { depth_max: 128, nodes_max: 1_000_000, bytes_max: 1 << 20, keys_max: 10_000, key_bytes_max: 256 }
+        Self {
+            depth_max: DEPTH_MAX,
+            nodes_max: 1 << 20,
+            bytes_max: 1 << 20,
+            keys_max: KEYS_MAX,
+            key_bytes_max: KEY_BYTES_MAX,
+        }
     }
 }
 
-#[derive(Debug)]
-pub struct DecodeError(String, bool);
-#[derive(Debug)]
-pub struct EncodeError(String, bool);
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-impl DecodeError {
-    pub fn memory(&self) -> bool {
-        self.1
-    }
-}
-impl EncodeError {
-    pub fn memory(&self) -> bool {
-        self.1
-    }
+/// Converts for one VM. Clones share their buffers.
+#[derive(Clone)]
+pub struct Codec {
+    array: Table,
+    scratch: Rc<Cell<Scratch>>,
 }
 
-pub struct Codec;
+/// Buffers from one conversion to the next.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    /// The tables that the encoder is in.
+    within: Vec<*const c_void>,
+}
 
 impl Codec {
-    pub fn install(_lua: &Lua) -> mlua::Result<Codec> {
-        Ok(Codec)
+    /// Makes what scripts meet: the metatable of arrays, the types `json.null` and `json.number`. Once per VM; a second time is an
+    /// error.
+    pub fn install(lua: &Lua) -> mlua::Result<Self> {
+        let array = lua.create_table()?;
+        array.set_readonly(true);
+        library::install_types(lua)?;
+        Ok(Self { array, scratch: Rc::default() })
     }
+
+    /// Reads one document; `freeze` makes every table read-only, all the way down.
+    ///
+    /// Only for a document that is nothing but an integer beyond ±2^53: it comes as a `json.number`, because mlua would round a
+    /// [`Value::Integer`] on its way to Lua. [`Codec::decode_exact`] avoids that.
     pub fn decode(&self, lua: &Lua, text: &[u8], freeze: bool) -> Result<Value, DecodeError> {
-        let json: Json = serde_json::from_slice(text).map_err(|e| DecodeError(e.to_string(), false))?;
-        self.value(lua, json, freeze).map_err(|e| DecodeError(e.to_string(), matches!(e, mlua::Error::MemoryError(_))))
-    }
-    fn value(&self, lua: &Lua, json: Json, freeze: bool) -> mlua::Result<Value> {
-        Ok(match json {
-            Json::Null => self.null(),
-            Json::Bool(b) => Value::Boolean(b),
-            Json::Number(n) => Value::Number(n.as_f64().unwrap_or(0.0)),
-            Json::String(s) => Value::String(lua.create_string(s)?),
-            Json::Array(items) => {
-                let table = lua.create_table()?;
-                for item in items {
-                    table.raw_push(self.value(lua, item, freeze)?)?;
-                }
-                table.set_readonly(freeze);
-                Value::Table(table)
+        match self.decode_exact(lua, text, freeze)?.0 {
+            Value::Integer(integer) if number::is_beyond_doubles(integer) => {
+                Ok(library::opaque(lua, itoa::Buffer::new().format(integer).as_bytes())?)
             }
-            Json::Object(fields) => {
-                let table = lua.create_table()?;
-                for (key, item) in fields {
-                    table.raw_set(key, self.value(lua, item, freeze)?)?;
-                }
-                table.set_readonly(freeze);
-                Value::Table(table)
-            }
-        })
+            value => Ok(value),
+        }
     }
+
+    /// As [`Codec::decode`], for a value that goes straight to a script.
+    pub fn decode_exact(&self, lua: &Lua, text: &[u8], freeze: bool) -> Result<Exact, DecodeError> {
+        decode::check_encoding(text).map_err(|fault| fault.explain(text))?;
+        let mut scratch = self.scratch.take();
+        let mut read = Ok(());
+        let mut double = None;
+        let value = raw::protected(lua, &self.array, |stack| {
+            read = Reader { stack, text, at: 0, scratch: &mut scratch.bytes, freeze, nodes: 0 }.document();
+            match read {
+                Ok(()) => stack.remove(1),
+                Err(_) => stack.set_top(0),
+            }
+            if read.is_ok() && stack.kind(1) == Kind::Number {
+                double = Some(stack.number(1));
+            }
+        });
+        self.keep(scratch);
+        let value = value?;
+        read.map_err(|fault| fault.explain(text))?;
+        // mlua calls both Luau's integers and large numbers without a fraction integers.
+        Ok(Exact(match (value, double) {
+            (Value::Integer(integer), Some(double)) if number::is_beyond_doubles(integer) => Value::Number(double),
+            (value, _) => value,
+        }))
+    }
+
+    /// Writes `value` as JSON text.
+    ///
+    /// A [`Value::Integer`] is written in digits, whether mlua made it of a Luau integer or of a number without a fraction.
+    ///
+    /// `known`: a table that is exactly this JSON text (`event.data`); wherever the encoder meets it, at any depth, it copies the
+    /// bytes.
     pub fn encode(
         &self,
-        _lua: &Lua,
+        lua: &Lua,
         value: &Value,
         known: Option<(&Table, &[u8])>,
         bounds: &Bounds,
     ) -> Result<Vec<u8>, EncodeError> {
-        if let (Value::Table(table), Some((same, text))) = (value, known)
-            && table.to_pointer() == same.to_pointer()
-        {
-            return Ok(text.to_vec());
+        if let Value::Integer(integer) = value {
+            // mlua would round it on its way to the stack.
+            return Ok(itoa::Buffer::new().format(*integer).as_bytes().to_vec());
         }
-        let json = json(value, 0)?;
-        let text = serde_json::to_vec(&json).map_err(|e| EncodeError(e.to_string(), false))?;
-        if text.len() > bounds.bytes_max {
-            return Err(EncodeError(format!("more than {} bytes of JSON", bounds.bytes_max), false));
-        }
-        Ok(text)
+        let mut scratch = self.scratch.take();
+        scratch.bytes.clear();
+        scratch.within.clear();
+        let written = self.write(lua, value, known, bounds, &mut scratch);
+        let json = written.map(|()| scratch.bytes.as_slice().to_vec());
+        self.keep(scratch);
+        json
     }
+
+    fn write(
+        &self,
+        lua: &Lua,
+        value: &Value,
+        known: Option<(&Table, &[u8])>,
+        bounds: &Bounds,
+        scratch: &mut Scratch,
+    ) -> Result<(), EncodeError> {
+        let known: Option<(*const c_void, &[u8])> = known.map(|(table, json)| (table.to_pointer(), json));
+        let array = self.array.to_pointer();
+        let Scratch { bytes: out, within } = scratch;
+        let mut path = Vec::new();
+        let mut written = Ok(());
+        raw::protected::<(), _>(lua, value, |stack| {
+            let path = &mut path;
+            written = Writer { stack, out, bounds, known, array, nodes: 0, within, path }.value(1);
+            stack.set_top(0);
+        })?;
+        written.map_err(|problem| match problem {
+            Problem::Stack => EncodeError::Vm(out_of_memory()),
+            problem => {
+                let path = path.iter().rev().map(ToString::to_string).collect();
+                EncodeError::Value { root: "value".to_owned(), path, problem }
+            }
+        })
+    }
+
+    fn keep(&self, scratch: Scratch) {
+        if scratch.bytes.capacity() <= SCRATCH_BYTES_MAX {
+            self.scratch.set(scratch);
+        }
+    }
+
+    /// `json.null`.
     pub fn null(&self) -> Value {
         Value::NULL
     }
+
+    /// Whether `value` is `json.null`.
     pub fn is_null(&self, value: &Value) -> bool {
         value.is_null()
     }
+
+    /// The script library `json`, not frozen yet.
     pub fn library(&self, lua: &Lua) -> mlua::Result<Table> {
-        let table = lua.create_table()?;
-        table.raw_set("null", Value::NULL)?;
-        table.raw_set(
-            "encode",
-            lua.create_function(|lua, v: Value| {
-                Codec
-                    .encode(lua, &v, None, &Bounds::default())
-                    .map_err(|e| mlua::Error::runtime(e.to_string()))
-                    .and_then(|t| lua.create_string(t))
-            })?,
-        )?;
-        table.raw_set(
-            "decode",
-            lua.create_function(|lua, t: mlua::LuaString| {
-                Codec.decode(lua, &t.as_bytes(), false).map_err(|e| mlua::Error::runtime(e.to_string()))
-            })?,
-        )?;
-        Ok(table)
+        library::build(lua, self)
     }
 }
 
-fn json(value: &Value, depth: usize) -> Result<Json, EncodeError> {
-    if depth > 100 {
-        return Err(EncodeError("nested deeper than 100 levels".into(), false));
-    }
-    Ok(match value {
-        Value::Nil => Json::Null,
-        v if v.is_null() => Json::Null,
-        Value::Boolean(b) => Json::Bool(*b),
-        Value::Integer(i) => Json::from(*i),
-        Value::Number(n) if n.is_finite() => Json::from(*n),
-        Value::String(s) => {
-            Json::from(s.to_str().map_err(|_| EncodeError("$: text that is not UTF-8".into(), false))?.to_owned())
-        }
-        Value::Table(t) if t.raw_len() > 0 => {
-            let mut items = Vec::new();
-            for item in t.sequence_values::<Value>() {
-                items.push(json(&item.map_err(|e| EncodeError(e.to_string(), true))?, depth + 1)?);
-            }
-            Json::Array(items)
-        }
-        Value::Table(t) => {
-            let mut map = serde_json::Map::new();
-            for pair in t.pairs::<String, Value>() {
-                let (key, item) = pair.map_err(|e| EncodeError(e.to_string(), true))?;
-                map.insert(key, json(&item, depth + 1)?);
-            }
-            Json::Object(map)
-        }
-        other => return Err(EncodeError(format!("$: a {} cannot be JSON", other.type_name()), false)),
-    })
+fn out_of_memory() -> mlua::Error {
+    mlua::Error::MemoryError("not enough memory".to_owned())
 }

@@ -1,10 +1,11 @@
 //! What takes more than one run to show: interleaving, neighbours, release, memory over many runs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use moontide::outcome::{FailureKind, Outcome, Release};
-use moontide::script::{Finished, Limits, LoadOptions};
+use moontide::script::{Finished, Limits, LoadOptions, Sources, load};
 
 use super::rig::{MemoryLedger, Rig, delivery, event, program};
 
@@ -58,14 +59,16 @@ fn a_cpu_deadline_retires_the_vm_and_its_waiting_runs_finish() {
         return function(event, ctx)
             runs += 1
             if event.data == 'burn' then while true do pcall(function() while true do end end) end end
-            if event.data == 'wait' then ctx:sleep('300ms') end
+            if event.data == 'wait' then ctx.kv:get('k') end
             ctx:emit('runs', runs)
         end";
-    let program = program(text, &limits(Limits { cpu: Duration::from_millis(30), ..Limits::default() }));
+    let program = program(text, &limits(Limits { cpu: Duration::from_millis(200), ..Limits::default() }));
     let mut rig = Rig::new(1, MemoryLedger::default());
+    let turn = rig.take_turn("k");
     rig.submit_data(&program, &["\"wait\"", "\"burn\""]);
     let first = rig.finished(1);
     assert_eq!(kind(&first[0]), Some(FailureKind::Cpu), "{:?}", first[0].outcome);
+    drop(turn);
     rig.submit(&program, vec![delivery(9, event("e9", "1"))], false);
     let rest = rig.finished(2);
     let runs = |finished: &Finished| match &finished.outcome {
@@ -76,32 +79,31 @@ fn a_cpu_deadline_retires_the_vm_and_its_waiting_runs_finish() {
     assert_eq!(runs(&rest[1]).as_deref(), Some("1"), "it got a new VM: {:?}", rest[1].outcome);
 }
 
-const HUNGRY: &str = "return function(event, ctx)
-        if event.data == 'hungry' then
+#[test]
+fn memory_charges_nobody_while_there_are_neighbours_and_the_culprit_when_alone() {
+    let text = "return function(event, ctx)
+            if event.data ~= 'hungry' then ctx.kv:get('k') return end
             ctx:sleep('5ms')
             local all = {}
             while true do
                 pcall(function() table.insert(all, string.rep(tostring(#all), 100000)) end)
             end
-        end
-        ctx:sleep('50ms')
-    end";
-
-#[test]
-fn memory_charges_nobody_while_there_are_neighbours_and_the_culprit_when_alone() {
-    let program =
-        program(HUNGRY, &limits(Limits { memory_bytes: 4 << 20, cpu: Duration::from_secs(60), ..Limits::default() }));
+        end";
+    let most = Limits { memory_bytes: 4 << 20, cpu: Duration::from_secs(60), ..Limits::default() };
+    let program = program(text, &limits(most));
     let mut rig = Rig::new(1, MemoryLedger::default());
+    let turn = rig.take_turn("k");
     rig.submit_data(&program, &["\"hungry\"", "1", "2"]);
     let together = rig.finished(3);
     let neighbour = |finished: &Finished| finished.outcome == Outcome::Released(Release::Neighbour);
-    assert!(together.iter().all(neighbour), "{:?}", together.iter().map(|f| &f.outcome).collect::<Vec<_>>());
+    assert!(together.iter().all(neighbour), "{:?}", together.iter().map(|run| &run.outcome).collect::<Vec<_>>());
 
-    let again = ["\"hungry\"", "1", "2"].iter().zip(1..).map(|(data, n)| delivery(n, event(&format!("e{n}"), data)));
+    drop(turn);
+    let again = ["\"hungry\"", "1"].iter().zip(1..).map(|(data, n)| delivery(n, event(&format!("e{n}"), data)));
     rig.submit(&program, again.collect(), true);
-    let alone = rig.finished(3);
+    let alone = rig.finished(2);
     assert_eq!(kind(&alone[0]), Some(FailureKind::Memory), "{:?}", alone[0].outcome);
-    assert!(done(&alone[1]) && done(&alone[2]));
+    assert!(done(&alone[1]));
 }
 
 #[test]
@@ -114,7 +116,7 @@ fn release_ends_what_runs_waits_and_comes_later() {
     let program = program(text, &options);
     let mut rig = Rig::new(2, MemoryLedger::default());
     rig.submit_data(&program, &["\"busy\"", "1", "2", "3"]);
-    rig.pool.release_all();
+    rig.pool().release_all();
     rig.submit(&program, vec![delivery(9, event("e9", "1"))], false);
     let released = |finished: &Finished| finished.outcome == Outcome::Released(Release::Stopping);
     assert!(rig.finished(5).iter().all(released));
@@ -142,7 +144,7 @@ fn a_newer_version_gets_its_own_vm_while_the_old_one_finishes() {
 
 #[test]
 fn many_deliveries_ask_the_ledger_few_questions() {
-    let ledger = std::sync::Arc::new(MemoryLedger {
+    let ledger = Arc::new(MemoryLedger {
         state: HashMap::from([("k".to_owned(), bytes::Bytes::from_static(b"1"))]),
         ..MemoryLedger::default()
     });
@@ -175,4 +177,61 @@ fn nothing_of_a_run_stays_in_its_vm() {
             assert_eq!(kind(&finished), expected, "{:?}", finished.outcome);
         }
     }
+}
+
+#[test]
+fn a_source_that_is_too_large_is_not_compiled() {
+    let text = format!("{} return function() end", " ".repeat(600 << 10));
+    let sources = Arc::new(Sources::new([("work.luau".to_owned(), Arc::from(text))]));
+    let error = load("work.luau", &sources, &LoadOptions::default()).expect_err("it is too large");
+    assert_eq!(error.problems, ["work.luau has 614422 bytes; a file has at most 524288"]);
+}
+
+#[test]
+fn a_program_is_named_and_versioned_by_its_file_and_modules() {
+    let load = |module: &str| {
+        let files = [("a/b.luau", "require('@lib/m') return function() end"), ("lib/m.luau", module), ("c.luau", "")];
+        let sources = Sources::new(files.map(|(path, text)| (path.to_owned(), Arc::from(text))));
+        load("a/b.luau", &Arc::new(sources), &LoadOptions::default()).expect("it loads")
+    };
+    let (one, same, other) = (load("return 1"), load("return 1"), load("return 2"));
+    assert_eq!((&*one.name, one.version.len(), one.modules.as_slice()), ("a/b", 12, &["lib/m.luau".to_owned()][..]));
+    assert_eq!(one.version, same.version);
+    assert_ne!(one.version, other.version);
+}
+
+#[test]
+fn dropping_a_pool_ends_a_busy_run() {
+    let program = program(
+        "return function(event, ctx) while true do pcall(function() while true do end end) end end",
+        &limits(Limits { cpu: Duration::from_secs(3600), ..Limits::default() }),
+    );
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    rig.submit_data(&program, &["1"]);
+    rig = rig.without_pool();
+    assert_eq!(rig.finished(1)[0].outcome, Outcome::Released(Release::Stopping));
+}
+
+#[test]
+fn a_run_that_read_a_hot_key_holds_its_turn_until_it_is_settled() {
+    let program = program("return function(event, ctx) ctx.kv:get('k') end", &LoadOptions::default());
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    rig.hot.mark("k");
+    rig.submit_data(&program, &["1", "2"]);
+    let first = rig.finished(1);
+    assert_eq!(first[0].held.len(), 1);
+    drop(first);
+    let second = rig.finished(1);
+    assert!(done(&second[0]) && second[0].held.len() == 1);
+}
+
+#[test]
+fn a_run_that_waits_for_a_turn_can_time_out() {
+    let text = "return { timeout = '20ms', handle = function(event, ctx) ctx.kv:get('k') end }";
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    let _turn = rig.take_turn("k");
+    rig.submit_data(&program(text, &LoadOptions::default()), &["1"]);
+    let finished = rig.finished(1);
+    assert_eq!(kind(&finished[0]), Some(FailureKind::Timeout), "{:?}", finished[0].outcome);
+    assert!(finished[0].held.is_empty());
 }

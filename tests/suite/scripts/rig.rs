@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use moontide::bus::{BusError, Delivery, Lease, Ledger, Recorded};
 use moontide::clock::ManualClock;
 use moontide::event::{EntryId, Event, Json};
-use moontide::hot::HotKeys;
+use moontide::hot::{HotGuard, HotKeys};
 use moontide::outcome::RecordKey;
 use moontide::script::{Finished, Job, LoadOptions, Mode, Pool, Program, Services, Sources, load};
 use moontide::streams::Streams;
@@ -103,7 +104,7 @@ pub fn delivery(number: u64, event: Event) -> Delivery {
 
 /// A pool, and where its answers come.
 pub struct Rig {
-    pub pool: Pool,
+    pool: Option<Pool>,
     reply: UnboundedSender<Vec<Finished>>,
     answers: UnboundedReceiver<Vec<Finished>>,
     pub hot: Arc<HotKeys>,
@@ -117,11 +118,21 @@ impl Rig {
     pub fn over(threads: usize, ledger: Arc<MemoryLedger>) -> Self {
         let pool = Pool::start(threads, services(ledger)).expect("threads can be started");
         let (reply, answers) = unbounded_channel();
-        Self { pool, reply, answers, hot: Arc::default() }
+        Self { pool: Some(pool), reply, answers, hot: Arc::default() }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        self.pool.as_ref().expect("the pool has not been dropped")
+    }
+
+    /// Drops the pool; what it still answers can be taken.
+    pub fn without_pool(mut self) -> Self {
+        self.pool = None;
+        self
     }
 
     pub fn submit(&self, program: &Arc<Program>, deliveries: Vec<Delivery>, alone: bool) {
-        self.pool.submit(Job {
+        self.pool().submit(Job {
             program: program.clone(),
             deliveries: deliveries.into_iter().map(Arc::new).collect(),
             mode: Mode::Live,
@@ -129,6 +140,13 @@ impl Rig {
             hot: self.hot.clone(),
             reply: self.reply.clone(),
         });
+    }
+
+    /// Makes `key` hot and takes its turn, so that runs which read it wait until the guard is dropped.
+    pub fn take_turn(&self, key: &str) -> HotGuard {
+        self.hot.mark(key);
+        let turn = self.hot.enter(key, &[]).now_or_never().flatten();
+        turn.expect("nobody else has the turn")
     }
 
     /// Submits one event per document of `data`, with ids from 1.
