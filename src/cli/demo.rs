@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use tempfile::TempDir;
 
-use super::{FAILED, output};
+use super::{FAILED, logging, output};
 use crate::bus::{BusError, GroupStatus};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusUrl, Config};
@@ -74,11 +74,13 @@ pub async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<ExitCode>
     config.bus.url = BusUrl::SqliteFile(stage.file());
     config.handlers_dir = stage.handlers.clone();
     let streams = config.streams.clone();
+    let quiet = logging::hush();
     let host = Host::start(config, Start::default()).await?;
     let result = tokio::select! {
         result = Show::new(&host, streams).play(&args, &stage) => result,
         () = host::signal() => Err(anyhow!("interrupted: nothing was checked")),
     };
+    drop(quiet);
     let shown = match result {
         Ok(_) if args.keep => serve(&stage).await,
         _ => Ok(()),

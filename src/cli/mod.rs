@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = config::load(&cli.flags)?;
     let command = cli.command.unwrap_or_else(|| Command::Run(run::RunArgs::default()));
-    let serves = matches!(command, Command::Run(_));
+    let serves = matches!(&command, Command::Run(_) | Command::Demo(demo::DemoArgs { keep: true, .. }));
     logging::start(&config.log, cli.flags.log.is_some(), serves);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(dispatch(command, config))

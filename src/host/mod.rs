@@ -151,7 +151,7 @@ impl Host {
         let change = Change { sources, skipped };
         let registry = build_aside(Registry::default(), change.clone(), config.clone()).await;
         check_only(&start.only, &registry)?;
-        let instance: Arc<str> = start.instance.map_or_else(default_instance, |name| name).into();
+        let instance: Arc<str> = start.instance.unwrap_or_else(default_instance).into();
         let backend = open(&config, Some(&instance))?;
         let parts = Parts::new(config, backend, instance, registry.clone())?;
         let (changes, changed) = mpsc::channel(1);

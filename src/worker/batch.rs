@@ -63,7 +63,7 @@ impl Judged {
     }
 
     /// What the store gets; effects and reads move over.
-    fn to_run(&mut self) -> Run {
+    fn take_run(&mut self) -> Run {
         let ends = matches!(self.verdict, Verdict::Commit | Verdict::Dead { .. });
         Run {
             deliveries: vec![Settling { delivery: self.delivery.clone(), verdict: self.verdict.clone() }],
@@ -78,7 +78,7 @@ impl Judged {
 /// Settles `judged`, repeating while the store is away.
 pub(super) async fn settle(inbox: Arc<dyn Inbox>, handler: Arc<str>, mut judged: Vec<Judged>) -> SettledBatch {
     let began = Instant::now();
-    let runs: Arc<[Run]> = judged.iter_mut().map(Judged::to_run).collect();
+    let runs: Arc<[Run]> = judged.iter_mut().map(Judged::take_run).collect();
     let mut failures = 0;
     loop {
         match inbox.settle(runs.clone()).await {

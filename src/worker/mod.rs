@@ -5,10 +5,11 @@
 //! under way goes into the next one. Metrics and logs are written from what settle answered.
 
 mod batch;
+mod later;
 mod pace;
 mod report;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::outcome::{Failure, FailureKind, Outcome, Release};
 use crate::script::{Finished, Job, Mode, Pool, Program};
 
 use batch::{Judged, SettledBatch};
+use later::{Again, Later};
 use pace::Pace;
 
 /// Settles of one handler under way at a time: one in the store while the next one forms.
@@ -80,15 +82,6 @@ pub async fn work(inbox: Arc<dyn Inbox>, spec: Spec) {
 
 type Received = Result<Vec<Delivery>, BusError>;
 
-/// How a delivery that waits for a moment goes on.
-enum Again {
-    Run,
-    /// With no other run in its VM.
-    Alone,
-    /// In the queue of those that run alone in the process.
-    Suspect,
-}
-
 struct Worker {
     inbox: Arc<dyn Inbox>,
     spec: Spec,
@@ -106,10 +99,7 @@ struct Worker {
     receiving: Option<BoxFuture<'static, Received>>,
     away: u32,
     settling: FuturesUnordered<BoxFuture<'static, SettledBatch>>,
-    /// Runs to repeat after a moment.
-    later: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, Again)>>,
-    /// Conflicts in a row, of deliveries that had one.
-    conflicts: HashMap<(Lease, EntryId), u32>,
+    later: Later,
     reply: UnboundedSender<Vec<Finished>>,
     finished: UnboundedReceiver<Vec<Finished>>,
     stopping: bool,
@@ -119,6 +109,7 @@ impl Worker {
     fn new(inbox: Arc<dyn Inbox>, spec: Spec) -> Self {
         let (reply, finished) = unbounded_channel();
         let rng = SmallRng::seed_from_u64(spec.seed);
+        let later = Later::new(spec.stop.clone());
         Self {
             inbox,
             spec,
@@ -133,8 +124,7 @@ impl Worker {
             receiving: None,
             away: 0,
             settling: FuturesUnordered::new(),
-            later: FuturesUnordered::new(),
-            conflicts: HashMap::new(),
+            later,
             reply,
             finished,
             stopping: false,
@@ -160,7 +150,7 @@ impl Worker {
             () = self.spec.stop.cancelled(), if !self.stopping => self.begin_stop(),
             Some(batch) = self.settling.next() => self.answered(batch),
             Some(finished) = self.finished.recv() => self.take_finished(finished),
-            Some((delivery, again)) = self.later.next() => self.start_again(delivery, &again),
+            Some((delivery, again)) = self.later.next() => self.start_again(delivery, again),
             turn = self.spec.alone.clone().lock_owned(), if wants_turn => self.run_suspect(turn).await,
             received = next_received(&mut self.receiving) => self.take_received(received),
         }
@@ -230,7 +220,7 @@ impl Worker {
             let version = self.spec.program.load().version.clone();
             self.unsettled.push(Judged::without_run(delivery, verdict, version));
         } else if delivery.deaths > 0 {
-            self.later.push(self.after(AFTER_DEATH, delivery, Again::Suspect));
+            self.later.push(delivery, Again::Suspect, AFTER_DEATH);
         } else if delivery.orphaned >= ORPHANED_ALONE {
             self.suspects.push_back(delivery);
         } else {
@@ -264,7 +254,7 @@ impl Worker {
         });
     }
 
-    fn start_again(&mut self, delivery: Arc<Delivery>, again: &Again) {
+    fn start_again(&mut self, delivery: Arc<Delivery>, again: Again) {
         match again {
             _ if self.stopping => self.give_back(delivery),
             Again::Run => self.submit(vec![delivery], false),
@@ -309,23 +299,7 @@ impl Worker {
 
     fn again(&mut self, delivery: Arc<Delivery>, alone: bool, after: Duration) {
         let again = if alone || delivery.orphaned >= ORPHANED_ALONE { Again::Alone } else { Again::Run };
-        self.later.push(self.after(after, delivery, again));
-    }
-
-    /// The delivery, after a moment; at once when the worker is to stop.
-    fn after(
-        &self,
-        delay: Duration,
-        delivery: Arc<Delivery>,
-        again: Again,
-    ) -> BoxFuture<'static, (Arc<Delivery>, Again)> {
-        let stop = self.spec.stop.clone();
-        Box::pin(async move {
-            if !delay.is_zero() {
-                stop.run_until_cancelled(tokio::time::sleep(delay)).await;
-            }
-            (delivery, again)
-        })
+        self.later.push(delivery, again, after);
     }
 
     fn judge_run(&mut self, run: Finished) {
@@ -369,13 +343,10 @@ impl Worker {
         for ((judged, run), answer) in batch.judged.into_iter().zip(&*batch.runs).zip(batch.answers) {
             self.end_turn(&judged);
             report::settled(&self.spec.metrics, &handler, &judged, run, &answer);
-            let key = (judged.delivery.lease, judged.delivery.entry);
             match answer {
                 Answer::Conflict { key: state } => self.conflict(judged, &state),
                 Answer::Invalid { reason } => self.unsettled.push(judged.refused(run, reason)),
-                _ => {
-                    self.conflicts.remove(&key);
-                }
+                _ => self.later.forget(&judged.delivery),
             }
         }
     }
@@ -385,16 +356,12 @@ impl Worker {
         self.turn.take_if(|(_, lease, entry)| is_it(lease, entry));
     }
 
-    /// State moved under the run: repeat it, uncharged. The first time at once, since runs of this process now queue on
-    /// the key; after that against other processes, with jittered backoff.
+    /// State moved under the run: repeat it, uncharged.
     fn conflict(&mut self, judged: Judged, state: &str) {
         self.hot.mark(state);
         let Judged { delivery, held, .. } = judged;
         drop(held);
-        let count = self.conflicts.entry((delivery.lease, delivery.entry)).or_default();
-        *count += 1;
-        let ceiling = Duration::from_millis(1 << (*count).min(7));
-        let after = if *count == 1 { Duration::ZERO } else { ceiling.mul_f64(self.rng.random()) };
+        let after = self.later.after_conflict(&delivery, self.rng.random());
         self.again(delivery, false, after);
     }
 }

@@ -70,9 +70,10 @@ fn fields_text(lua: &Lua, home: &Home, name: &str, fields: &Value) -> Result<Str
 fn say(home: &Home, run: Option<&Run>, level: Level, message: &str, fields: &str) {
     let task = run.and_then(|run| run.task.as_ref());
     let event = task.and_then(Task::event);
-    let id = event.map_or("", |event| &event.id);
-    let correlation = event.and_then(|event| event.correlation_id.as_deref()).unwrap_or("");
-    let attempt = task.map_or(0, |task| task.delivery.attempt());
+    let id = event.map(|event| event.id.as_str());
+    let correlation = event.and_then(|event| event.correlation_id.as_deref());
+    let attempt = task.map(|task| task.delivery.attempt());
+    let fields = (!fields.is_empty()).then(|| tracing::field::display(fields));
     let (handler, version) = (&*home.name, &*home.version);
     macro_rules! at {
         ($level:expr) => {

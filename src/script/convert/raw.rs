@@ -48,6 +48,7 @@ impl IntoLua for Exact {
         Ok(self.0)
     }
 
+    // SAFETY: the trait demands it; as its caller must, ours has reserved the slots.
     unsafe fn push_into_stack(self, lua: &RawLua) -> mlua::Result<()> {
         match self.0 {
             Value::Integer(integer) if number::is_beyond_doubles(integer) => {

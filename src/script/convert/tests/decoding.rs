@@ -1,3 +1,5 @@
+//! What is read from JSON text, and what is refused with its place.
+
 use std::cell::Cell;
 use std::fmt::Write;
 

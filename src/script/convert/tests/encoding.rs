@@ -1,3 +1,5 @@
+//! What is written as JSON text, and what is refused with its path.
+
 use mlua::{Error, Table, Value};
 
 use super::super::{Exact, Problem};

@@ -1,3 +1,5 @@
+//! What holds for any document and any value.
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write;

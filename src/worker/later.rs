@@ -1,0 +1,76 @@
+//! Deliveries that wait for a moment before they go on: conflicts, victims of a neighbour, suspects after a death.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Delivery, Lease};
+use crate::event::EntryId;
+
+/// How a delivery goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    Run,
+    /// With no other run in its VM.
+    Alone,
+    /// In the queue of those that run alone in the process.
+    Suspect,
+}
+
+/// Everything that waits.
+pub(super) struct Later {
+    waiting: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, Again)>>,
+    /// Conflicts in a row, of deliveries that had one.
+    conflicts: HashMap<(Lease, EntryId), u32>,
+    /// Cancelled: nothing waits any longer.
+    stop: CancellationToken,
+}
+
+impl Later {
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { waiting: FuturesUnordered::new(), conflicts: HashMap::new(), stop }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The next delivery that goes on; `None`: nothing waits.
+    pub async fn next(&mut self) -> Option<(Arc<Delivery>, Again)> {
+        self.waiting.next().await
+    }
+
+    /// Puts a delivery aside; it goes on after `delay`, or when the worker is to stop.
+    pub fn push(&mut self, delivery: Arc<Delivery>, again: Again, delay: Duration) {
+        let stop = self.stop.clone();
+        self.waiting.push(Box::pin(async move {
+            if !delay.is_zero() {
+                stop.run_until_cancelled(tokio::time::sleep(delay)).await;
+            }
+            (delivery, again)
+        }));
+    }
+
+    /// How long to wait after state moved under a run: not at all the first time, since runs of this process now queue on the
+    /// key; after that, against other processes, a share of a time that doubles from 2 to 128 ms. `chance`: 0 to 1.
+    pub fn after_conflict(&mut self, delivery: &Delivery, chance: f64) -> Duration {
+        let count = self.conflicts.entry((delivery.lease, delivery.entry)).or_default();
+        *count += 1;
+        match *count {
+            1 => Duration::ZERO,
+            count => Duration::from_millis(1 << (count - 1).min(7)).mul_f64(chance),
+        }
+    }
+
+    /// The delivery is settled: its conflicts no longer count.
+    pub fn forget(&mut self, delivery: &Delivery) {
+        if !self.conflicts.is_empty() {
+            self.conflicts.remove(&(delivery.lease, delivery.entry));
+        }
+    }
+}
