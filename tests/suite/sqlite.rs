@@ -251,7 +251,7 @@ async fn ids_until(store: &SqliteStore, stream: &str, expected: &[&str]) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(4), wait).await.expect("history is trimmed");
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("history is trimmed");
 }
 
 const IDS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -345,7 +345,7 @@ async fn removes_what_expired_and_what_the_dead_left() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(4), wait).await.expect("it is removed");
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("it is removed");
     drop(store);
 }
 
@@ -415,4 +415,28 @@ async fn a_run_that_the_database_refuses_harms_no_other() {
     let refused = store.write(vec![set("other", "1"), set("bad", "1")]).await;
     assert!(matches!(refused, Err(BusError::Refused(_))), "{refused:?}");
     assert_eq!(store.read(&["other".to_owned()]).await.expect("state is readable"), [None]);
+}
+
+#[tokio::test]
+async fn a_settled_suspect_leaves_no_mark() {
+    let h = FileHarness::new();
+    for died in 0..3 {
+        let store = SqliteStore::open(Options { recovery_time: RECOVERY, ..h.options() }).expect("the store opens");
+        let inbox = store.subscribe(subscription("group")).await.expect("the group is opened").inbox;
+        if died == 0 {
+            store.publish(vec![emit("orders", "a")]).await.expect("the event is stored");
+        }
+        let suspect = receive_one(&inbox).await;
+        assert_eq!(suspect.orphaned, died);
+        let marks = || -> i64 {
+            h.shell().query_row("SELECT count(*) FROM mark", [], |row| row.get(0)).expect("the table is readable")
+        };
+        if died == 2 {
+            assert!(inbox.mark(&suspect).await.expect("the store can be written"));
+            assert_eq!(marks(), 1);
+            assert_eq!(settle(&inbox, vec![commit(&suspect)]).await, [DONE]);
+            assert_eq!(marks(), 0);
+        }
+        drop(store);
+    }
 }
