@@ -20,6 +20,7 @@ use crate::bus::{Delivery, Lease, Subscription, Undecodable};
 const LOOKED_AT_MAX: usize = 4096;
 
 /// What to claim, and for whom.
+#[derive(Clone)]
 pub(super) struct Claim {
     pub(super) subscription: Arc<Subscription>,
     pub(super) group: Group,
@@ -45,7 +46,8 @@ pub(super) struct Claimed {
 }
 
 /// Claims at most `claim.max` entries.
-pub(super) fn claim(tx: &mut Tx<'_>, mut claim: Claim) -> Result<Claimed, Fault> {
+pub(super) fn claim(tx: &mut Tx<'_>, claim: &Claim) -> Result<Claimed, Fault> {
+    let mut claim = claim.clone();
     for id in &claim.done {
         span::delete(tx.conn, *id)?;
     }

@@ -194,7 +194,7 @@ impl SqliteInbox {
     fn start(&self, claim: Claim) -> Result<(), BusError> {
         let door = self.door.clone();
         let (forgotten, took_over) = (claim.done.len(), claim.take_over);
-        self.store.submit(move |tx| claim::claim(tx, claim), move |end| door.claimed(end, forgotten, took_over))
+        self.store.submit(move |tx| claim::claim(tx, &claim), move |end| door.claimed(end, forgotten, took_over))
     }
 }
 
@@ -222,6 +222,8 @@ impl Inbox for SqliteInbox {
         let (reply, result) = oneshot::channel();
         let (subscription, group) = (self.door.subscription.clone(), self.door.state.lock().group.clone());
         let door = self.door.clone();
+        // So that a thousand events are freed here, and not by the writer.
+        let kept = runs.clone();
         let work = move |tx: &mut Tx<'_>| -> Result<Settled, Fault> {
             settle::settle(tx, &Settler { subscription: &subscription, group: &group }, &runs)
         };
@@ -232,7 +234,9 @@ impl Inbox for SqliteInbox {
             // A caller that no longer waits has dropped its end.
             drop(reply.send(end.map(|settled| settled.answers)));
         })?;
-        result.await.unwrap_or(Err(BusError::Closed))
+        let answers = result.await.unwrap_or(Err(BusError::Closed));
+        drop(kept);
+        answers
     }
 
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {

@@ -2,7 +2,7 @@
 //!
 //! Owns the order of the checks (ownership, record, reads, writes) and of the effects. Every expected refusal is found before
 //! the first write of a run, so no run needs a savepoint of its own; only when SQLite itself fails in the middle, the
-//! batch is done again with one per run, so that one run does not take its batch mates down.
+//! writer rolls back and does the batch again, with one per run, so that a run does not take its batch mates down.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -30,49 +30,31 @@ pub(super) struct Settled {
 
 /// Settles `runs` in order.
 pub(super) fn settle(tx: &mut Tx<'_>, settler: &Settler<'_>, runs: &[Run]) -> Result<Settled, Fault> {
-    let mark = tx.save("batch")?;
-    match settle_all(tx, settler, runs) {
-        Ok(settled) => {
-            tx.keep("batch")?;
-            Ok(settled)
+    let mut book = Book::default();
+    let mut answers = Vec::with_capacity(runs.len());
+    for run in runs {
+        answers.push(match tx.apart {
+            false => settle_run(tx, settler, &mut book, run)?,
+            true => settle_apart(tx, settler, &mut book, run)?,
+        });
+    }
+    finish(tx, book, answers)
+}
+
+/// Settles a run under a savepoint; if SQLite fails on it, it alone is invalid.
+fn settle_apart(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run) -> Result<Answer, Fault> {
+    let mark = tx.save()?;
+    match settle_run(tx, settler, book, run) {
+        Ok(answer) => {
+            tx.keep()?;
+            Ok(answer)
         }
         Err(fault) if fault.is_environment() => Err(fault),
-        Err(_) => {
-            tx.undo("batch", mark)?;
-            settle_apart(tx, settler, runs)
+        Err(fault) => {
+            tx.undo(mark)?;
+            Ok(Answer::Invalid { reason: fault.to_string() })
         }
     }
-}
-
-fn settle_all(tx: &mut Tx<'_>, settler: &Settler<'_>, runs: &[Run]) -> Result<Settled, Fault> {
-    let mut book = Book::default();
-    let mut answers = Vec::with_capacity(runs.len());
-    for run in runs {
-        answers.push(settle_run(tx, settler, &mut book, run)?);
-    }
-    finish(tx, book, answers)
-}
-
-/// As [`settle_all`], with a savepoint per run.
-fn settle_apart(tx: &mut Tx<'_>, settler: &Settler<'_>, runs: &[Run]) -> Result<Settled, Fault> {
-    let mut book = Book::default();
-    let mut answers = Vec::with_capacity(runs.len());
-    for run in runs {
-        let mark = tx.save("run")?;
-        let answer = match settle_run(tx, settler, &mut book, run) {
-            Ok(answer) => {
-                tx.keep("run")?;
-                answer
-            }
-            Err(fault) if fault.is_environment() => return Err(fault),
-            Err(fault) => {
-                tx.undo("run", mark)?;
-                Answer::Invalid { reason: fault.to_string() }
-            }
-        };
-        answers.push(answer);
-    }
-    finish(tx, book, answers)
 }
 
 fn finish(tx: &mut Tx<'_>, book: Book, answers: Vec<Answer>) -> Result<Settled, Fault> {

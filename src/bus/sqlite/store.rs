@@ -108,20 +108,20 @@ impl Store {
     /// Hands work to the writer; `done` learns its result on the writer's thread, unless the store is stopped before.
     pub(super) fn submit<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
         done: impl FnOnce(Result<T, BusError>) + Send + 'static,
     ) -> Result<(), BusError> {
         if self.is_stopped() {
             return Err(BusError::Closed);
         }
-        let job = Box::new(Call { work: Some(work), result: None, done });
+        let job = Box::new(Call { work, result: None, done });
         self.queue.send(Message::Do(job)).map_err(|_| BusError::Closed)
     }
 
     /// Hands work to the writer and waits for its result.
     pub(super) async fn call<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, BusError> {
         let (reply, result) = oneshot::channel();
         // A caller that no longer waits has dropped its end.
@@ -132,7 +132,7 @@ impl Store {
     /// Reads: at once on a connection of its own, or through the writer where the store lies in memory.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection, Millis) -> Result<T, Fault> + Send + 'static,
+        mut work: impl FnMut(&Connection, Millis) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, BusError> {
         if self.is_stopped() {
             return Err(BusError::Closed);

@@ -73,6 +73,8 @@ pub(super) struct Tx<'c> {
     /// Our process.
     pub(super) me: i64,
     pub(super) news: News,
+    /// Something in the batch failed before: whatever can fail alone has a savepoint now.
+    pub(super) apart: bool,
     tails: HashMap<Arc<str>, Tail>,
 }
 
@@ -80,8 +82,8 @@ pub(super) struct Tx<'c> {
 pub(super) struct Mark(HashMap<Arc<str>, Tail>);
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(conn: &'c Connection, now: Millis, me: i64) -> Self {
-        Self { conn, now, me, news: News::default(), tails: HashMap::new() }
+    pub(super) fn new(conn: &'c Connection, now: Millis, me: i64, apart: bool) -> Self {
+        Self { conn, now, me, news: News::default(), apart, tails: HashMap::new() }
     }
 
     /// The number of the stream called `name`; creates it where it is missing.
@@ -158,20 +160,20 @@ impl<'c> Tx<'c> {
     }
 
     /// Opens a savepoint.
-    pub(super) fn save(&self, name: &str) -> Result<Mark, Fault> {
-        self.conn.prepare_cached(&format!("SAVEPOINT {name}"))?.execute([])?;
+    pub(super) fn save(&self) -> Result<Mark, Fault> {
+        self.conn.prepare_cached("SAVEPOINT part")?.execute([])?;
         Ok(Mark(self.tails.clone()))
     }
 
     /// Keeps what was done since the savepoint.
-    pub(super) fn keep(&self, name: &str) -> Result<(), Fault> {
-        self.conn.prepare_cached(&format!("RELEASE {name}"))?.execute([])?;
+    pub(super) fn keep(&self) -> Result<(), Fault> {
+        self.conn.prepare_cached("RELEASE part")?.execute([])?;
         Ok(())
     }
 
     /// Undoes everything since the savepoint.
-    pub(super) fn undo(&mut self, name: &str, mark: Mark) -> Result<(), Fault> {
-        self.conn.execute_batch(&format!("ROLLBACK TO {name}; RELEASE {name}"))?;
+    pub(super) fn undo(&mut self, mark: Mark) -> Result<(), Fault> {
+        self.conn.execute_batch("ROLLBACK TO part; RELEASE part")?;
         self.tails = mark.0;
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! The one thread that writes.
 //!
 //! Takes everything that waits into one transaction, so that a sync of the disk is shared by all who wait for it, and answers
-//! after the commit. A piece of work that fails is rolled back alone. Knows nothing of what the work is.
+//! after the commit. Savepoints cost a copy of every page that is touched, and work hardly ever fails: so the batch is tried
+//! without any, and only where a piece fails it is done again, with one savepoint each, so that it fails alone. Knows
+//! nothing of what the work is.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -19,7 +21,7 @@ const BATCH_MAX: usize = 256;
 
 /// A piece of work for the writer.
 pub(super) trait Job: Send {
-    /// Does the work; on `Err` its changes are rolled back.
+    /// Does the work, possibly for the second time after a rollback; on `Err` its changes are rolled back.
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), Fault>;
     /// Learns what became of it.
     fn answer(self: Box<Self>, end: Result<(), BusError>);
@@ -27,25 +29,26 @@ pub(super) trait Job: Send {
 
 /// A [`Job`] made of the work and of what is done with its result, on the writer's thread.
 pub(super) struct Call<W, T, D> {
-    pub(super) work: Option<W>,
+    pub(super) work: W,
     pub(super) result: Option<T>,
     pub(super) done: D,
 }
 
 impl<W, T, D> Job for Call<W, T, D>
 where
-    W: FnOnce(&mut Tx<'_>) -> Result<T, Fault> + Send,
+    W: FnMut(&mut Tx<'_>) -> Result<T, Fault> + Send,
     T: Send,
     D: FnOnce(Result<T, BusError>) + Send,
 {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), Fault> {
-        let work = self.work.take().ok_or_else(|| Fault::Refused("work is done once".into()))?;
-        self.result = Some(work(tx)?);
+        self.result = Some((self.work)(tx)?);
         Ok(())
     }
 
     fn answer(self: Box<Self>, end: Result<(), BusError>) {
-        let Self { result, done, .. } = *self;
+        let Self { work, result, done } = *self;
+        // First: what it holds is then freed by whoever waits for the answer, if that one holds it too.
+        drop(work);
         done(end.and_then(|()| result.ok_or(BusError::Closed)));
     }
 }
@@ -121,37 +124,55 @@ impl Writer {
         self.store.ring(&news);
     }
 
-    /// One transaction; the outer error undid everything.
+    /// One transaction; an error undid everything.
     fn transact(&self, jobs: &mut [Box<dyn Job>]) -> Result<(Vec<Result<(), BusError>>, News), Fault> {
         let _turn = self.turns.as_ref().map(Turns::take).transpose()?;
         self.store.check_file()?;
-        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.begin()?;
         let mut news = News::default();
-        let mut ends = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            ends.push(match self.apply(&mut **job) {
-                Ok(told) => {
-                    news.merge(told);
-                    Ok(())
-                }
-                Err(fault) if self.conn.is_autocommit() => return Err(fault),
-                Err(fault) => {
-                    self.conn.execute_batch("ROLLBACK TO job; RELEASE job")?;
-                    Err(fault.told(self.store.name()))
-                }
-            });
+        let smooth = jobs.iter_mut().try_for_each(|job| self.apply(&mut **job, false).map(|told| news.merge(told)));
+        let mut ends = vec![Ok(()); jobs.len()];
+        if smooth.is_err() {
+            self.roll_back();
+            self.begin()?;
+            (ends, news) = self.apply_apart(jobs)?;
         }
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         Ok((ends, news))
     }
 
-    fn apply(&self, job: &mut dyn Job) -> Result<News, Fault> {
-        self.conn.prepare_cached("SAVEPOINT job")?.execute([])?;
-        let mut tx = Tx::new(&self.conn, self.store.now(), self.store.me());
+    fn begin(&self) -> Result<(), Fault> {
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(())
+    }
+
+    /// Does each piece under a savepoint of its own.
+    fn apply_apart(&self, jobs: &mut [Box<dyn Job>]) -> Result<(Vec<Result<(), BusError>>, News), Fault> {
+        let mut news = News::default();
+        let mut ends = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            self.conn.prepare_cached("SAVEPOINT job")?.execute([])?;
+            ends.push(match self.apply(&mut **job, true) {
+                Ok(told) => {
+                    news.merge(told);
+                    Ok(())
+                }
+                // SQLite has rolled back everything by itself.
+                Err(fault) if self.conn.is_autocommit() => return Err(fault),
+                Err(fault) => {
+                    self.conn.execute_batch("ROLLBACK TO job")?;
+                    Err(fault.told(self.store.name()))
+                }
+            });
+            self.conn.prepare_cached("RELEASE job")?.execute([])?;
+        }
+        Ok((ends, news))
+    }
+
+    fn apply(&self, job: &mut dyn Job, apart: bool) -> Result<News, Fault> {
+        let mut tx = Tx::new(&self.conn, self.store.now(), self.store.me(), apart);
         job.apply(&mut tx)?;
-        let news = tx.finish()?;
-        self.conn.prepare_cached("RELEASE job")?.execute([])?;
-        Ok(news)
+        tx.finish()
     }
 
     fn roll_back(&self) {

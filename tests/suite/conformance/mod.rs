@@ -26,7 +26,7 @@ use moontide::judge::{DeathReason, Verdict};
 use moontide::outcome::{Change, Effects, Emit, Failure, FailureKind, Read, Record, RecordKey, Seen, Write};
 
 /// A defect shows as a failure after this time, not as a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One kind of bus, and one store of it that the cases share.
 #[async_trait]
