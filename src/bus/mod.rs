@@ -374,6 +374,8 @@ pub struct GroupStatus {
     /// Of `lag`: retries, and delayed events on their way to a stream that the group reads.
     pub delayed: u64,
     pub dead: u64,
+    /// Entries trimmed before they were settled, since the group exists.
+    pub lost: u64,
 }
 
 /// What a host says about one of its handlers; kept in the store so that other processes can show it.

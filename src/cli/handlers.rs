@@ -18,7 +18,8 @@ Examples:
   moontide handlers --json | jq '.[] | select(.dead > 0) | .name'
 
 STATE is what the host that spoke last says (live, broken, missing), `broken` where the file does not load, and
-`not running` where no host has spoken of the handler. LAG counts retries and delayed work too.";
+`not running` where no host has spoken of the handler. LAG counts retries and delayed work too; `lost` are events that
+retention trimmed before the group had settled them, because no handler of it lived for longer than groups.forget.";
 
 /// Flags of `handlers`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +42,8 @@ struct Row {
     in_flight: u64,
     delayed: u64,
     dead: u64,
+    /// Entries that were trimmed before the group had settled them.
+    lost: u64,
     last_error: Option<String>,
     /// The host that spoke last, and when.
     instance: Option<String>,
@@ -97,6 +100,7 @@ fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Opti
         in_flight: sum(|group| group.in_flight),
         delayed: sum(|group| group.delayed),
         dead: sum(|group| group.dead),
+        lost: sum(|group| group.lost),
         last_error: problem.map(ToString::to_string).or(report.and_then(|report| report.last_error.clone())),
         instance: report.map(|report| report.instance.clone()),
         reported_at: report.map(|report| rfc3339(report.at)),
@@ -112,7 +116,7 @@ fn print(rows: &[Row]) -> anyhow::Result<()> {
             output::or_dash(row.version.as_deref()),
             output::or_dash(Some(&row.types.join(", "))),
             output::or_dash(row.group.as_deref()),
-            row.lag.to_string(),
+            if row.lost == 0 { row.lag.to_string() } else { format!("{} ({} lost)", row.lag, row.lost) },
             row.in_flight.to_string(),
             row.delayed.to_string(),
             row.dead.to_string(),
@@ -147,6 +151,7 @@ mod tests {
             in_flight: 1,
             delayed: 0,
             dead,
+            lost: dead,
         };
         let reports = vec![report("mail", "live", 2), report("mail", "broken", 1), report("gone", "missing", 1)];
         let rows = rows(&Registry::default(), vec![group("a", 3, 1), group("b", 4, 0)], reports);
@@ -154,6 +159,6 @@ mod tests {
         assert_eq!(names, ["gone", "mail"]);
         let mail = &rows[1];
         assert_eq!((mail.state.as_str(), mail.version.as_deref()), ("live", Some("v2")));
-        assert_eq!((mail.lag, mail.in_flight, mail.dead), (7, 2, 1));
+        assert_eq!((mail.lag, mail.in_flight, mail.dead, mail.lost), (7, 2, 1, 1));
     }
 }

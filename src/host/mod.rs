@@ -66,6 +66,7 @@ pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError
         streams: config.streams.clone(),
         clock: Arc::new(SystemClock),
         forget_group_after: config.forget_group_after,
+        dead_letters_retain: config.dead_letters_retain,
         upkeep_every: UPKEEP_EVERY,
     })?;
     Ok(Backend {

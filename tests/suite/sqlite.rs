@@ -20,7 +20,7 @@ suite!(file, crate::sqlite::FileHarness::new());
 suite!(memory, crate::sqlite::MemoryHarness::new());
 
 /// So short that a case does not wait long for a death.
-const RECOVERY: Duration = Duration::from_millis(100);
+pub const RECOVERY: Duration = Duration::from_millis(100);
 
 pub struct FileHarness {
     folder: tempfile::TempDir,
@@ -32,11 +32,11 @@ impl FileHarness {
         Self { folder: tempfile::tempdir().expect("a temporary folder"), clock: ManualClock::at(1_000_000) }
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("moontide.db")
     }
 
-    fn options(&self) -> Options {
+    pub fn options(&self) -> Options {
         Options {
             synchronous: Synchronous::Normal,
             clock: Arc::new(self.clock.clone()),
@@ -45,7 +45,7 @@ impl FileHarness {
         }
     }
 
-    fn shell(&self) -> Connection {
+    pub fn shell(&self) -> Connection {
         Connection::open(self.path()).expect("the file opens")
     }
 }

@@ -10,6 +10,7 @@ use rusqlite::types::ValueRef;
 
 use super::fault::Fault;
 use super::group::{self, Group, Source};
+use super::process::Still;
 use super::span::{self, Span};
 use super::takeover;
 use super::tx::{Tx, entry_id, position, seq_of};
@@ -30,7 +31,7 @@ pub(super) struct Claim {
     pub(super) turn: usize,
     /// Look for what others left behind; `dead` are the processes known to be dead.
     pub(super) take_over: bool,
-    pub(super) dead: Vec<i64>,
+    pub(super) dead: Vec<Still>,
     /// Our own spans that are done, and not needed to recognise a repeated settle any more.
     pub(super) done: Vec<i64>,
 }
@@ -119,7 +120,7 @@ struct Start {
     last: i64,
 }
 
-/// Where the group stands on a stream. What was trimmed before it was read is counted.
+/// Where the group stands on a stream. What was trimmed before it was read is counted, once, and passed over.
 fn start(tx: &Tx<'_>, group: i64, stream: i64) -> Result<Option<Start>, Fault> {
     let mut find = tx.conn.prepare_cached(
         "SELECT c.position, s.first_seq, s.last_seq FROM cursor c JOIN stream s ON s.id = c.stream_id \
@@ -131,6 +132,7 @@ fn start(tx: &Tx<'_>, group: i64, stream: i64) -> Result<Option<Start>, Fault> {
     let trimmed = first - 1 - position;
     if trimmed > 0 {
         count_lost(tx, group, trimmed)?;
+        advance(tx, group, stream, first - 1)?;
     }
     Ok(Some(Start { position: position.max(first - 1), last }))
 }
@@ -194,7 +196,7 @@ pub(super) const SELECT_EVENTS: &str = "SELECT pos, id, source, type, subject, t
      causation_id, traceparent, ext, data, past FROM event WHERE pos >= ? AND pos <= ? ORDER BY pos";
 
 /// Whether the handler asks for the entry's type; what has no type is delivered, to be given up.
-fn is_wanted(entry: &rusqlite::Row<'_>, subscription: &Subscription) -> Result<bool, Fault> {
+pub(super) fn is_wanted(entry: &rusqlite::Row<'_>, subscription: &Subscription) -> Result<bool, Fault> {
     Ok(match entry.get_ref(1 + row::KIND)? {
         ValueRef::Text(kind) => std::str::from_utf8(kind).map_or(true, |kind| subscription.wants(kind)),
         _ => true,

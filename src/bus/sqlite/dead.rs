@@ -148,6 +148,16 @@ pub(super) fn replay(tx: &mut Tx<'_>, id: DeadId) -> Result<Replayed, Fault> {
     Ok(Replayed::Queued)
 }
 
+/// Removes those of the `limit` oldest dead letters that were given up, and last replayed, at `before` or earlier; answers
+/// how many.
+pub(super) fn sweep(tx: &Tx<'_>, before: i64, limit: usize) -> Result<usize, Fault> {
+    let mut delete = tx.conn.prepare_cached(
+        "DELETE FROM dead_letter WHERE failed_at <= ?1 AND coalesce(replayed_at <= ?1, 1) \
+         AND id IN (SELECT id FROM dead_letter ORDER BY id LIMIT ?2)",
+    )?;
+    Ok(delete.execute((before, limit as i64))?)
+}
+
 /// Removes dead letters; answers how many there were.
 pub(super) fn discard(tx: &Tx<'_>, ids: &[DeadId]) -> Result<u64, Fault> {
     let mut delete = tx.conn.prepare_cached("DELETE FROM dead_letter WHERE id = ?")?;

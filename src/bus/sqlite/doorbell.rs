@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::fault::Fault;
+use super::retention::Memory;
 use super::store::Store;
 use super::tx::News;
 use super::{due, locks, process, retention};
@@ -36,7 +37,7 @@ pub(super) struct Doorbell {
     beat: Rhythm,
     watch: Rhythm,
     upkeep: Rhythm,
-    records_after: Arc<Mutex<Vec<u8>>>,
+    memory: Arc<Mutex<Memory>>,
 }
 
 /// Something to do every so often, and never twice at a time.
@@ -76,7 +77,7 @@ impl Doorbell {
             beat: Rhythm::new(recovery / 5),
             watch: Rhythm::new((recovery / 5).min(WATCH_EVERY_MAX)),
             upkeep: Rhythm::new(store.options.upkeep_every),
-            records_after: Arc::default(),
+            memory: Arc::default(),
             store,
         }
     }
@@ -122,17 +123,18 @@ impl Doorbell {
         }
         let mut news = News { due: due::next(conn)?, ..News::default() };
         let mut list = conn.prepare_cached("SELECT id, last_seq FROM stream")?;
-        let mut rows = list.query([])?;
-        while let Some(row) = rows.next()? {
-            let (id, last): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let streams: Vec<(i64, i64)> =
+            list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        let mut free = conn.prepare_cached("SELECT DISTINCT group_id FROM span WHERE owner = 0")?;
+        news.freed = free.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        // From here on nothing fails: what is noted as seen is told.
+        for (id, last) in streams {
             news.created |= id > self.newest_stream;
             self.newest_stream = self.newest_stream.max(id);
             if self.known.insert(id, last).unwrap_or(0) < last {
                 news.grown.push(id);
             }
         }
-        let mut free = conn.prepare_cached("SELECT DISTINCT group_id FROM span WHERE owner = 0")?;
-        news.freed = free.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         self.version = version;
         self.store.ring(&news);
         Ok(())
@@ -171,17 +173,17 @@ impl Doorbell {
     }
 
     fn keep_up(&self) {
-        let (store, after) = (self.store.clone(), self.records_after.clone());
+        let (store, memory) = (self.store.clone(), self.memory.clone());
         let (busy, again) = (self.upkeep.busy.clone(), self.upkeep.again.clone());
         busy.store(true, Ordering::Release);
         let gone = self.store.peers.gone();
         let path = self.store.path().cloned();
-        let from = after.lock().clone();
-        let work = move |tx: &mut super::tx::Tx<'_>| retention::step(tx, &store.options, &from, &gone);
+        let kept = memory.clone();
+        let work = move |tx: &mut super::tx::Tx<'_>| retention::step(tx, &store.options, &mut kept.lock(), &gone);
         let submitted = self.store.submit(work, move |end| {
             match end {
                 Ok(step) => {
-                    *after.lock() = step.records_after;
+                    memory.lock().records_after = step.records_after;
                     again.store(step.more, Ordering::Release);
                     path.iter().for_each(|path| step.buried.iter().for_each(|id| locks::bury(path, *id)));
                 }

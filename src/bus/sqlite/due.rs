@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::fault::Fault;
 use super::group::Group;
@@ -100,7 +101,12 @@ pub(super) fn move_due(tx: &mut Tx<'_>) -> Result<Option<Millis>, Fault> {
     let mut moved = Vec::new();
     while let Some(found) = rows.next()? {
         let (id, stream): (i64, String) = (found.get(0)?, found.get(1)?);
-        let past: Option<String> = found.get(2)?;
+        // Whatever lies there goes along: what is not readable becomes a dead letter and holds up nobody.
+        let past = match found.get_ref(2)? {
+            ValueRef::Null => None,
+            ValueRef::Text(text) | ValueRef::Blob(text) => Some(String::from_utf8_lossy(text).into_owned()),
+            other => Some(other.data_type().to_string()),
+        };
         let event = row::read(found, 3)?;
         tx.append_any(&stream, &event, past.as_deref())?;
         moved.push(id);

@@ -90,7 +90,7 @@ pub(super) fn open(tx: &mut Tx<'_>, subscription: &Subscription) -> Result<(Grou
         None => create(tx, subscription, retry)?,
     };
     let mut group = Group { id, retry, sources: Vec::new(), seen_stream: 0 };
-    ensure_cursor(tx, id, retry, 0)?;
+    ensure_cursor(tx.conn, id, retry, 0)?;
     group.sources.push(Source { id: retry, name: retry_name.into() });
     let began = enter_streams(tx, subscription, &mut group, known.as_ref())?;
     set_unused(tx, &group)?;
@@ -143,7 +143,8 @@ fn enter_streams(
         }
         let missed = known.is_some_and(|known| id > known.seen_stream && known.selection.selects(&name));
         let position = if missed { first - 1 } else { beginning(tx.conn, subscription.start, id, first, last)? };
-        if ensure_cursor(tx, group.id, id, position)? && (known.is_none() || last >= first) {
+        let is_new = ensure_cursor(tx.conn, group.id, id, position)? || missed;
+        if is_new && (known.is_none() || last >= first) {
             let (skipped, taken_in) = ((position - first + 1) as u64, (last - position) as u64);
             began.push(Began { stream: name.clone(), skipped, taken_in });
         }
@@ -164,17 +165,31 @@ pub(super) fn discover(tx: &Tx<'_>, subscription: &Subscription, group: &mut Gro
         group.seen_stream = id;
         let reads = discovers(subscription, &name) && group.sources.iter().all(|source| source.id != id);
         if reads {
-            ensure_cursor(tx, group.id, id, first - 1)?;
+            ensure_cursor(tx.conn, group.id, id, first - 1)?;
             group.sources.push(Source { id, name: name.into() });
         }
     }
     Ok(group.sources.len() > before)
 }
 
+/// A stream appeared: every group that asks for such streams stands at its beginning, so that nothing in it is trimmed
+/// before a group that is away has come back.
+pub(super) fn welcome(conn: &Connection, stream: i64, name: &str) -> Result<(), Fault> {
+    let mut list = conn.prepare_cached("SELECT id, selection FROM consumer")?;
+    let groups: Vec<(i64, String)> =
+        list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (group, selection) in groups {
+        if serde_json::from_str::<Selection>(&selection).is_ok_and(|selection| selection.selects(name)) {
+            ensure_cursor(conn, group, stream, 0)?;
+        }
+    }
+    Ok(())
+}
+
 /// True: the cursor is new.
-fn ensure_cursor(tx: &Tx<'_>, group: i64, stream: i64, position: i64) -> Result<bool, Fault> {
+fn ensure_cursor(conn: &Connection, group: i64, stream: i64, position: i64) -> Result<bool, Fault> {
     let mut insert =
-        tx.conn.prepare_cached("INSERT OR IGNORE INTO cursor(group_id, stream_id, position) VALUES(?,?,?)")?;
+        conn.prepare_cached("INSERT OR IGNORE INTO cursor(group_id, stream_id, position) VALUES(?,?,?)")?;
     Ok(insert.execute((group, stream, position))? == 1)
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 use super::claim::{self, Claim, Claimed};
 use super::fault::Fault;
 use super::group::Group;
+use super::process::Still;
 use super::settle::{self, Settled, Settler};
 use super::span;
 use super::store::Store;
@@ -49,6 +50,8 @@ struct State {
     open: HashSet<i64>,
     /// Our spans that are settled, oldest first.
     full: VecDeque<i64>,
+    /// The inbox is gone: what a claim still brings goes back.
+    closed: bool,
 }
 
 enum Next {
@@ -67,6 +70,7 @@ impl Door {
             turn: 0,
             open: HashSet::new(),
             full: VecDeque::new(),
+            closed: false,
         };
         Self {
             subscription,
@@ -111,18 +115,17 @@ impl Door {
         self.bell.notify_one();
     }
 
-    fn next(&self, max: usize, dead: impl FnOnce() -> Vec<i64>) -> Result<Next, BusError> {
+    fn next(&self, max: usize, dead: impl FnOnce() -> Vec<Still>) -> Result<Next, BusError> {
         let mut state = self.state.lock();
         if !state.waiting.is_empty() {
             let count = max.min(state.waiting.len());
             let deliveries = state.waiting.drain(..count).collect();
-            if !state.waiting.is_empty() {
-                // Whoever else waits can have the rest.
-                self.wake();
-            }
+            // Whoever else waits can have the rest, or go for more.
+            self.wake();
             return Ok(Next::Deliver(deliveries));
         }
         if let Some(error) = state.failed.take() {
+            self.wake();
             return Err(error);
         }
         if state.claiming {
@@ -147,9 +150,13 @@ impl Door {
     }
 
     /// A claim ended; `forgotten` settled spans are gone with it.
-    fn claimed(&self, end: Result<Claimed, BusError>, forgotten: usize, took_over: bool) {
+    fn claimed(&self, store: &Store, end: Result<Claimed, BusError>, forgotten: usize, took_over: bool) {
         let mut state = self.state.lock();
         state.claiming = false;
+        if state.closed {
+            let spans = end.iter().flat_map(|claimed| &claimed.deliveries).map(|delivery| delivery.lease.claim as i64);
+            return give_back(store, state.group.id, spans.collect(), VecDeque::new());
+        }
         match end {
             Ok(claimed) => {
                 state.open.extend(claimed.deliveries.iter().map(|delivery| delivery.lease.claim as i64));
@@ -192,9 +199,10 @@ pub(super) struct SqliteInbox {
 
 impl SqliteInbox {
     fn start(&self, claim: Claim) -> Result<(), BusError> {
-        let door = self.door.clone();
+        let (store, door) = (self.store.clone(), self.door.clone());
         let (forgotten, took_over) = (claim.done.len(), claim.take_over);
-        self.store.submit(move |tx| claim::claim(tx, &claim), move |end| door.claimed(end, forgotten, took_over))
+        let claimed = move |end| door.claimed(&store, end, forgotten, took_over);
+        self.store.submit(move |tx| claim::claim(tx, &claim), claimed)
     }
 }
 
@@ -207,6 +215,7 @@ impl Inbox for SqliteInbox {
         }
         loop {
             if self.store.is_stopped() {
+                self.door.wake();
                 return Err(BusError::Closed);
             }
             match self.door.next(max, || self.store.peers.dead())? {
@@ -250,20 +259,26 @@ impl Drop for SqliteInbox {
     fn drop(&mut self) {
         let (group, open, full) = {
             let mut state = self.door.state.lock();
+            state.closed = true;
             (state.group.id, std::mem::take(&mut state.open), std::mem::take(&mut state.full))
         };
-        if open.is_empty() && full.is_empty() {
-            return;
-        }
-        let give_back = move |tx: &mut Tx<'_>| -> Result<(), Fault> {
-            full.iter().try_for_each(|id| span::delete(tx.conn, *id))?;
-            for id in &open {
-                span::free(tx.conn, *id, tx.me)?;
-            }
-            tx.news.freed.push(group);
-            Ok(())
-        };
-        // A store that is closed has nobody to give it to; the next process takes it over.
-        drop(self.store.submit(give_back, |_| {}));
+        give_back(&self.store, group, open, full);
     }
+}
+
+/// Frees the spans in `open`, and forgets those in `full`, which are settled.
+fn give_back(store: &Store, group: i64, open: HashSet<i64>, full: VecDeque<i64>) {
+    if open.is_empty() && full.is_empty() {
+        return;
+    }
+    let work = move |tx: &mut Tx<'_>| -> Result<(), Fault> {
+        full.iter().try_for_each(|id| span::delete(tx.conn, *id))?;
+        for id in &open {
+            span::free(tx.conn, *id, tx.me)?;
+        }
+        tx.news.freed.push(group);
+        Ok(())
+    };
+    // A store that is closed gives everything back by itself.
+    drop(store.submit(work, |_| {}));
 }

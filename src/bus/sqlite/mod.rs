@@ -117,6 +117,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// A group without a living handler stops holding back trimming after this time.
     pub forget_group_after: Duration,
+    /// Dead letters go when they are this old; `None`: never.
+    pub dead_letters_retain: Option<Duration>,
     /// How often history is trimmed and what expired is removed.
     pub upkeep_every: Duration,
 }
@@ -132,6 +134,7 @@ impl Options {
             streams: Arc::default(),
             clock: Arc::new(SystemClock),
             forget_group_after: Duration::from_secs(7 * 24 * 3600),
+            dead_letters_retain: None,
             upkeep_every: Duration::from_secs(1),
         }
     }
@@ -174,14 +177,13 @@ impl SqliteStore {
         Ok(Arc::new(Self { store, stop: Mutex::new(Some(stop)), writer, doorbell }))
     }
 
-    /// Ends in order: what waits to be written is written, then the threads stop. Gives nothing back by itself; a process
-    /// that holds nothing any more leaves no trace, one that does is taken over by the others at once.
+    /// Ends in order: what waits to be written is written, what this process still holds goes back uncharged, then the
+    /// threads stop.
     pub async fn close(&self) {
         // First, so that no heartbeat follows the farewell.
         self.stop_doorbell();
-        let me = self.store.me();
-        let left = self.store.call(move |tx| process::leave(tx, me)).await;
-        if matches!(left, Ok(true))
+        let left = self.store.call(process::farewell).await;
+        if left.is_ok()
             && let Some(alive) = self.store.alive.lock().take()
         {
             alive.remove();

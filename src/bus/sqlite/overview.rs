@@ -22,7 +22,7 @@ pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
                 (SELECT stream_id FROM cursor WHERE group_id = g.id AND unused_since IS NULL)), \
              (SELECT s.last_seq - max(c.position, s.first_seq - 1) FROM cursor c JOIN stream s ON s.id = c.stream_id \
                 WHERE c.group_id = g.id AND c.stream_id = g.retry_stream), \
-             (SELECT count(*) FROM dead_letter WHERE group_id = g.id) \
+             (SELECT count(*) FROM dead_letter WHERE group_id = g.id), g.lost \
          FROM consumer g ORDER BY g.name",
     )?;
     let groups = list.query_map([], |row| {
@@ -38,6 +38,7 @@ pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
             in_flight: count(4)?,
             delayed: waiting + count(6)?,
             dead: count(7)?,
+            lost: count(8)?,
         })
     })?;
     Ok(groups.collect::<Result<_, _>>()?)

@@ -40,12 +40,27 @@ pub(super) fn beat(tx: &Tx<'_>, name: &str, groups: &[i64]) -> Result<(), Fault>
     Ok(())
 }
 
-/// Removes our process if it holds nothing; true: it held nothing.
+/// Our process ends in order: what it still holds goes back uncharged, and nobody has to find it dead.
+pub(super) fn farewell(tx: &mut Tx<'_>) -> Result<(), Fault> {
+    tx.conn
+        .prepare_cached("UPDATE span SET owner = 0, epoch = epoch + 1 WHERE owner = ? AND left > 0")?
+        .execute([tx.me])?;
+    leave(tx, tx.me).map(drop)
+}
+
+/// Removes a process that holds nothing; true: it is gone.
 pub(super) fn leave(tx: &Tx<'_>, id: i64) -> Result<bool, Fault> {
     let mut full = tx.conn.prepare_cached("DELETE FROM span WHERE owner = ? AND left = 0")?;
     full.execute([id])?;
     let sql = "DELETE FROM process WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM span WHERE owner = ?1)";
     Ok(tx.conn.prepare_cached(sql)?.execute([id])? == 1)
+}
+
+/// A process and where its counter stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Still {
+    pub(super) process: i64,
+    pub(super) beat: i64,
 }
 
 /// What we know of the other processes.
@@ -67,9 +82,11 @@ enum Death {
 }
 
 impl Peers {
-    /// Processes whose claims may be taken over.
-    pub(super) fn dead(&self) -> Vec<i64> {
-        self.0.lock().iter().filter(|(_, peer)| peer.death.is_some()).map(|(id, _)| *id).collect()
+    /// Processes whose claims may be taken over, as long as their counters stand where they stood.
+    pub(super) fn dead(&self) -> Vec<Still> {
+        let peers = self.0.lock();
+        let dead = peers.iter().filter(|(_, peer)| peer.death.is_some());
+        dead.map(|(id, peer)| Still { process: *id, beat: peer.beat }).collect()
     }
 
     /// Processes that will never come back.

@@ -43,7 +43,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settler: &Settler<'_>, runs: &[Run]) -> Re
 
 /// Settles a run under a savepoint; if SQLite fails on it, it alone is invalid.
 fn settle_apart(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run) -> Result<Answer, Fault> {
-    let mark = tx.save()?;
+    let (mark, before) = (tx.save()?, book.clone());
     match settle_run(tx, settler, book, run) {
         Ok(answer) => {
             tx.keep()?;
@@ -52,6 +52,8 @@ fn settle_apart(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &R
         Err(fault) if fault.is_environment() => Err(fault),
         Err(fault) => {
             tx.undo(mark)?;
+            // What it noted as done is not done.
+            *book = before;
             Ok(Answer::Invalid { reason: fault.to_string() })
         }
     }
@@ -70,18 +72,20 @@ fn finish(tx: &mut Tx<'_>, book: Book, answers: Vec<Answer>) -> Result<Settled, 
 }
 
 /// The spans that a batch touches, as they will be.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Book {
     spans: HashMap<i64, Option<Page>>,
     released: Vec<Released>,
 }
 
+#[derive(Clone)]
 struct Page {
     span: Span,
     changed: bool,
 }
 
 /// An entry that goes back.
+#[derive(Clone)]
 struct Released {
     group: i64,
     stream: i64,
@@ -225,7 +229,7 @@ fn acknowledge(tx: &Tx<'_>, book: &mut Book, delivery: &Delivery) -> Result<(), 
     page.span.set_done(seq);
     page.changed = true;
     if delivery.orphaned >= ORPHANED_ALONE {
-        unmark(tx, &page.span, seq)?;
+        page.span.unmark(tx.conn, seq)?;
     }
     Ok(())
 }
@@ -243,12 +247,6 @@ fn give_back(tx: &Tx<'_>, book: &mut Book, delivery: &Delivery) -> Result<(), Fa
         tx.conn.prepare_cached(sql)?.execute((span.group, span.stream, seq))?;
     }
     book.released.push(released);
-    Ok(())
-}
-
-fn unmark(tx: &Tx<'_>, span: &Span, seq: i64) -> Result<(), Fault> {
-    let sql = "DELETE FROM mark WHERE group_id = ? AND stream_id = ? AND seq = ?";
-    tx.conn.prepare_cached(sql)?.execute((span.group, span.stream, seq))?;
     Ok(())
 }
 

@@ -96,6 +96,13 @@ impl Span {
         Ok(())
     }
 
+    /// Entry `seq` has ended: what was noted of deaths under it goes.
+    pub(super) fn unmark(&self, conn: &Connection, seq: i64) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM mark WHERE group_id = ? AND stream_id = ? AND seq = ?";
+        conn.prepare_cached(sql)?.execute((self.group, self.stream, seq))?;
+        Ok(())
+    }
+
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,

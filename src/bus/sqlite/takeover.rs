@@ -3,18 +3,20 @@
 //! A span changes hands by a new owner and a higher epoch, so that whatever its old owner still does is fenced. Who is dead is
 //! handed in; the wall clock decides nothing. Takes no more than the caller has room for, so that survivors share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::claim::{Claim, SELECT_EVENTS, count_lost, delivery, lease};
+use super::claim::{Claim, SELECT_EVENTS, count_lost, delivery, is_wanted, lease};
 use super::fault::Fault;
+use super::process::Still;
 use super::span::{self, FREE, Span};
-use super::tx::{Tx, position};
+use super::tx::{Tx, position, seq_of};
 use crate::bus::{Delivery, ORPHANED_ALONE};
 
 /// Adds what could be taken to `deliveries`; true: there is more.
 pub(super) fn take(tx: &Tx<'_>, claim: &Claim, deliveries: &mut Vec<Delivery>) -> Result<bool, Fault> {
     let living = living(tx, &claim.dead)?;
+    let mut more = false;
     for span in span::others(tx.conn, claim.group.id, tx.me)? {
         if living.contains(&span.owner) {
             continue;
@@ -28,23 +30,27 @@ pub(super) fn take(tx: &Tx<'_>, claim: &Claim, deliveries: &mut Vec<Delivery>) -
             return Ok(true);
         }
         let taken = cut(tx, span, room)?;
-        deliver(tx, taken, deliveries)?;
+        more |= taken.more;
+        deliver(tx, claim, taken, deliveries)?;
     }
-    Ok(false)
+    Ok(more)
 }
 
-/// Processes whose spans are not to be touched.
-fn living(tx: &Tx<'_>, dead: &[i64]) -> Result<Vec<i64>, Fault> {
-    let mut list = tx.conn.prepare_cached("SELECT id FROM process")?;
-    let mut living: Vec<i64> = list.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-    living.retain(|id| !dead.contains(id));
-    Ok(living)
+/// Processes whose spans are not to be touched: also one whose counter moved after it was taken for dead.
+fn living(tx: &Tx<'_>, dead: &[Still]) -> Result<Vec<i64>, Fault> {
+    let mut list = tx.conn.prepare_cached("SELECT id, beat FROM process")?;
+    let mut living: Vec<Still> =
+        list.query_map([], |row| Ok(Still { process: row.get(0)?, beat: row.get(1)? }))?.collect::<Result<_, _>>()?;
+    living.retain(|one| !dead.contains(one));
+    Ok(living.into_iter().map(|one| one.process).collect())
 }
 
 struct Taken {
     span: Span,
     /// The marks in it were left by a death.
     by_death: bool,
+    /// A rest stays behind.
+    more: bool,
 }
 
 /// Makes at most `room` entries of `span` ours; the rest stays as it is.
@@ -70,35 +76,54 @@ fn cut(tx: &Tx<'_>, span: Span, room: usize) -> Result<Taken, Fault> {
     } else {
         ours.update(tx.conn)?
     }
-    Ok(Taken { span: ours, by_death })
+    Ok(Taken { span: ours, by_death, more: rest_begins.is_some() })
 }
 
-fn deliver(tx: &Tx<'_>, taken: Taken, deliveries: &mut Vec<Delivery>) -> Result<(), Fault> {
-    let Taken { mut span, by_death } = taken;
+/// Delivers what is there and asked for; the rest is settled: what the handler no longer asks for, and what was trimmed.
+fn deliver(tx: &Tx<'_>, claim: &Claim, taken: Taken, deliveries: &mut Vec<Delivery>) -> Result<(), Fault> {
+    let Taken { mut span, by_death, .. } = taken;
     let deaths = if span.orphaned >= i64::from(ORPHANED_ALONE) { deaths(tx, &span, by_death)? } else { HashMap::new() };
     let name: String =
         tx.conn.prepare_cached("SELECT name FROM stream WHERE id = ?")?.query_row([span.stream], |row| row.get(0))?;
     let name: Arc<str> = name.into();
-    let before = deliveries.len();
+    let own = span.stream == claim.group.retry;
+    let (mut delivered, mut unwanted) = (HashSet::new(), HashSet::new());
     let mut select = tx.conn.prepare_cached(SELECT_EVENTS)?;
     let mut rows = select.query((position(span.stream, span.first), position(span.stream, span.last)))?;
     while let Some(entry) = rows.next()? {
-        let mut delivery = delivery(tx, entry, &name)?;
-        let seq = delivery.entry.0 as i64;
-        if !span.is_done(seq) {
-            delivery.lease = lease(&span);
-            delivery.orphaned = span.orphaned as u32;
-            delivery.deaths = deaths.get(&seq).copied().unwrap_or(0);
-            deliveries.push(delivery);
+        let seq = seq_of(entry.get(0)?);
+        if span.is_done(seq) {
+            continue;
         }
+        if !own && !is_wanted(entry, &claim.subscription)? {
+            unwanted.insert(seq);
+            continue;
+        }
+        let mut delivery = delivery(tx, entry, &name)?;
+        delivery.lease = lease(&span);
+        delivery.orphaned = span.orphaned as u32;
+        delivery.deaths = deaths.get(&seq).copied().unwrap_or(0);
+        deliveries.push(delivery);
+        delivered.insert(seq);
     }
-    let missing = span.left - (deliveries.len() - before) as i64;
-    if missing > 0 {
-        let here: Vec<i64> = deliveries[before..].iter().map(|delivery| delivery.entry.0 as i64).collect();
-        let gone: Vec<i64> = span.undone().filter(|seq| !here.contains(seq)).collect();
-        gone.into_iter().for_each(|seq| span.set_done(seq));
+    let others: Vec<i64> = span.undone().filter(|seq| !delivered.contains(seq)).collect();
+    end_unrun(tx, &mut span, &others)?;
+    match others.len() - unwanted.len() {
+        0 => Ok(()),
+        trimmed => count_lost(tx, span.group, trimmed as i64),
+    }
+}
+
+/// Settles entries of `span` without a run.
+fn end_unrun(tx: &Tx<'_>, span: &mut Span, entries: &[i64]) -> Result<(), Fault> {
+    for seq in entries {
+        span.set_done(*seq);
+        span.unmark(tx.conn, *seq)?;
+    }
+    if span.left == 0 {
+        span::delete(tx.conn, span.id)?;
+    } else if !entries.is_empty() {
         span.update_done(tx.conn)?;
-        count_lost(tx, span.group, missing)?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::fault::Fault;
-use super::row;
+use super::{group, row};
 use crate::bus::Undecodable;
 use crate::clock::Millis;
 use crate::event::{EntryId, Event};
@@ -146,6 +146,9 @@ impl<'c> Tx<'c> {
         let mut create = self.conn.prepare_cached("INSERT INTO stream(name, hidden, created_at) VALUES(?,?,?)")?;
         let id = create.insert((name, hidden, self.now))?;
         self.news.created = true;
+        if !hidden {
+            group::welcome(self.conn, id, name)?;
+        }
         Ok(Tail { id, last: 0, grown: false })
     }
 
