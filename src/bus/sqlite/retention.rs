@@ -6,11 +6,13 @@
 use rusqlite::OptionalExtension;
 
 use super::Options;
+use super::carried;
 use super::fault::Fault;
 use super::process;
 use super::record;
 use super::state;
 use super::tx::{Tx, position, seq_of};
+use crate::bus::relay::OUTBOX_PREFIX;
 use crate::clock::Millis;
 use crate::streams::Retain;
 
@@ -18,6 +20,8 @@ use crate::streams::Retain;
 const TRIMMED_MAX: usize = 2000;
 /// Records looked at in one step.
 const RECORDS_MAX: usize = 4000;
+/// Fences that were lifted long ago removed in one step.
+const FENCES_MAX: usize = 4000;
 /// Expired keys of state removed in one step.
 const KEYS_MAX: usize = 500;
 
@@ -36,6 +40,7 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, records_after: &[u8], gon
     let trimmed = trim(tx, options)?;
     let (after, swept) = record::sweep(tx, records_after, RECORDS_MAX)?;
     let keys = state::sweep(tx, KEYS_MAX)?;
+    let fences = carried::sweep(tx, FENCES_MAX)?;
     let mut buried = Vec::new();
     for id in gone {
         if process::leave(tx, *id)? {
@@ -43,7 +48,8 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, records_after: &[u8], gon
         }
     }
     // Where a quarter of what was looked at had expired, much of the rest has too.
-    let more = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || (after.is_some() && swept >= RECORDS_MAX / 4);
+    let full = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || fences >= FENCES_MAX;
+    let more = full || (after.is_some() && swept >= RECORDS_MAX / 4);
     Ok(Step { records_after: after.unwrap_or_default(), more, buried })
 }
 
@@ -66,7 +72,9 @@ fn trim(tx: &Tx<'_>, options: &Options) -> Result<usize, Fault> {
     let forgotten_before = tx.now.saturating_sub(forget);
     let mut trimmed = 0;
     for (id, name, hidden, first, last) in streams {
-        let retain = if hidden { Retain { age: None, length: Some(0) } } else { options.streams.retain(&name) };
+        // What is on its way to a carrier is history there, not here.
+        let passing = hidden || name.starts_with(OUTBOX_PREFIX);
+        let retain = if passing { Retain { age: None, length: Some(0) } } else { options.streams.retain(&name) };
         let stream = Trimmed { id, first, last, retain };
         if trimmed < TRIMMED_MAX && (retain.age.is_some() || retain.length.is_some()) {
             trimmed += trim_stream(tx, &stream, forgotten_before, TRIMMED_MAX - trimmed)?;
