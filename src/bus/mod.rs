@@ -5,6 +5,7 @@
 //! what is received carries its [`Lease`], and settling asks for it. No implementation may know scripts, metrics or the
 //! worker.
 
+pub mod relay;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
 pub struct Features {
     /// Settle is one transaction: effects and acknowledgement in one store.
     pub one_store: bool,
+    /// Deaths are counted: a delivery says how often its process died under it, and one that ran alone is charged.
+    pub marks: bool,
     /// What was published outlives the process.
     pub durable: bool,
     /// Several processes can share the work.
@@ -36,7 +39,8 @@ pub struct Features {
 pub trait Bus: Send + Sync {
     fn features(&self) -> Features;
 
-    /// Stores all of `emits` or none, at the configured durability, and says where each lies (a delayed one: `None`).
+    /// Stores all of `emits` or none, at the configured durability, and says where each lies (`None`: delayed, or still
+    /// on its way).
     async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError>;
 
     /// Opens (and creates, where it is new) the group of one handler. At most one inbox per group and process.

@@ -7,21 +7,21 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::fault::Fault;
 use super::settle::Settler;
-use super::tx::{Tx, entry_id};
+use super::tx::Tx;
 use super::{group, past as stored, row};
 use crate::bus::{DeadFilter, DeadId, DeadLetter, Delivery, Past, PastFailure, Replayed, Run, Undecodable};
-use crate::event::Event;
+use crate::event::{EntryId, Event};
 use crate::judge::DeathReason;
 
-const SELECT: &str = "SELECT d.id, d.handler, c.name, d.version, d.reason, d.stream, d.seq, d.attempts, d.failed_at, \
+const SELECT: &str = "SELECT d.id, d.handler, c.name, d.version, d.reason, d.stream, d.seq, d.sub, d.attempts, d.failed_at, \
      d.failures, d.undecodable, d.idempotency_key, d.replayed_at, d.event_id, d.source, d.type, d.subject, d.time, \
      d.dataschema, d.correlation_id, d.causation_id, d.traceparent, d.ext, d.data \
      FROM dead_letter d LEFT JOIN consumer c ON c.id = d.group_id";
 /// Where the event's columns begin in [`SELECT`].
-const EVENT: usize = 13;
-const INSERT: &str = "INSERT INTO dead_letter(group_id, handler, version, reason, stream, seq, attempts, failed_at, failures, \
+const EVENT: usize = 14;
+const INSERT: &str = "INSERT INTO dead_letter(group_id, handler, version, reason, stream, seq, sub, attempts, failed_at, failures, \
      undecodable, idempotency_key, event_id, source, type, subject, time, dataschema, correlation_id, causation_id, \
-     traceparent, ext, data) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+     traceparent, ext, data) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// What becomes a dead letter.
 pub(super) struct Letter<'a> {
@@ -44,12 +44,13 @@ pub(super) fn bury(tx: &Tx<'_>, letter: &Letter<'_>) -> Result<DeadId, Fault> {
     insert.raw_bind_parameter(4, letter.reason.as_str())?;
     insert.raw_bind_parameter(5, stream)?;
     insert.raw_bind_parameter(6, entry.0 as i64)?;
-    insert.raw_bind_parameter(7, letter.delivery.attempt())?;
-    insert.raw_bind_parameter(8, tx.now)?;
-    insert.raw_bind_parameter(9, stored::write_failures(letter.failures))?;
-    insert.raw_bind_parameter(10, undecodable)?;
-    insert.raw_bind_parameter(11, letter.run.record.as_ref().map(|record| record.text.as_str()))?;
-    row::bind(&mut insert, 12, &letter.delivery.event)?;
+    insert.raw_bind_parameter(7, entry.1 as i64)?;
+    insert.raw_bind_parameter(8, letter.delivery.attempt())?;
+    insert.raw_bind_parameter(9, tx.now)?;
+    insert.raw_bind_parameter(10, stored::write_failures(letter.failures))?;
+    insert.raw_bind_parameter(11, undecodable)?;
+    insert.raw_bind_parameter(12, letter.run.record.as_ref().map(|record| record.text.as_str()))?;
+    row::bind(&mut insert, 13, &letter.delivery.event)?;
     insert.raw_execute()?;
     Ok(DeadId(tx.conn.last_insert_rowid() as u64))
 }
@@ -94,9 +95,10 @@ pub(super) fn get(conn: &Connection, id: DeadId) -> Result<Option<DeadLetter>, F
 }
 
 fn letter(row: &Row<'_>) -> rusqlite::Result<Result<DeadLetter, Fault>> {
-    let (id, reason, seq): (i64, String, i64) = (row.get(0)?, row.get(4)?, row.get(6)?);
+    let (id, reason): (i64, String) = (row.get(0)?, row.get(4)?);
+    let (seq, sub): (i64, i64) = (row.get(6)?, row.get(7)?);
     let group: Option<String> = row.get(2)?;
-    let failures: String = row.get(9)?;
+    let failures: String = row.get(10)?;
     let (Some(reason), Ok(failures)) = (DeathReason::parse(&reason), stored::read_failures(failures.as_bytes())) else {
         return Ok(Err(Fault::Unusable(format!("dead letter {id} is not readable by this version of moontide"))));
     };
@@ -107,18 +109,18 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<Result<DeadLetter, Fault>> {
         version: row.get(3)?,
         reason,
         stream: row.get(5)?,
-        entry: entry_id(seq),
+        entry: EntryId(seq as u64, sub as u64),
         event: event(row)?,
-        attempts: row.get(7)?,
-        failed_at: row.get(8)?,
+        attempts: row.get(8)?,
+        failed_at: row.get(9)?,
         failures,
-        idempotency_key: row.get(11)?,
-        replayed_at: row.get(12)?,
+        idempotency_key: row.get(12)?,
+        replayed_at: row.get(13)?,
     }))
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<Result<Event, Undecodable>> {
-    match row.get::<_, Option<String>>(10)? {
+    match row.get::<_, Option<String>>(11)? {
         None => row::read(row, EVENT),
         Some(reason) => Ok(Err(Undecodable { reason, fields: row::fields(row, EVENT)? })),
     }

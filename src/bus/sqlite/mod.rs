@@ -3,9 +3,11 @@
 //! Everything that changes goes through one writer thread (`writer`), in one transaction for all that waits; reads have
 //! connections of their own. Several processes share a file: they write in turn (`locks`), notice each other's commits
 //! (`doorbell`) and take over from those that died (`process`, `takeover`). The way of an entry: `due` or a publish appends
-//! it (`tx`), `claim` hands it out, `settle` ends it, `retention` trims it. The schema, with the views for people, is
+//! it (`tx`), `claim` hands it out, `settle` ends it, `retention` trims it; for a bus that keeps nothing, `carried` stands in for
+//! claim and trimming. The schema, with the views for people, is
 //! `schema.sql`.
 
+mod carried;
 mod claim;
 mod dead;
 mod doorbell;
@@ -41,6 +43,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::relay::{Fence, Keeper};
 use super::{
     Bus, BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Ledger, Overview,
     Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, Undecodable,
@@ -50,6 +53,7 @@ use crate::event::{EntryId, Event};
 use crate::outcome::{Emit, RecordKey, Write};
 use crate::streams::Streams;
 
+use carried::Fences;
 use doorbell::Doorbell;
 use fault::Fault;
 use inbox::{Door, SqliteInbox};
@@ -227,7 +231,7 @@ impl Drop for SqliteStore {
 impl Bus for SqliteStore {
     fn features(&self) -> Features {
         let file = self.store.path().is_some();
-        Features { one_store: true, durable: file, shared: file, history: true }
+        Features { one_store: true, marks: true, durable: file, shared: file, history: true }
     }
 
     async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
@@ -241,6 +245,12 @@ impl Bus for SqliteStore {
         let door = Arc::new(Door::new(subscription, group));
         self.store.add_door(&door);
         Ok(Subscribed { inbox: Arc::new(SqliteInbox { store: self.store.clone(), door }), began })
+    }
+}
+
+impl Keeper for SqliteStore {
+    fn fence(&self) -> Arc<dyn Fence> {
+        Arc::new(Fences(self.store.clone()))
     }
 }
 

@@ -5,15 +5,16 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::fault::Fault;
-use super::tx::{Tx, entry_id};
+use super::tx::Tx;
 use crate::bus::{DeadId, Delivery, Recorded};
 use crate::clock::Millis;
+use crate::event::EntryId;
 use crate::outcome::{Record, RecordKey};
 
 /// A record that has not expired.
 pub(super) struct Found {
     pub(super) stream: i64,
-    pub(super) seq: i64,
+    pub(super) entry: EntryId,
     pub(super) attempt: i64,
     pub(super) dead: Option<DeadId>,
 }
@@ -21,11 +22,12 @@ pub(super) struct Found {
 /// The record of `key` at `now`.
 pub(super) fn find(conn: &Connection, key: RecordKey, now: Millis) -> Result<Option<Found>, Fault> {
     let mut find =
-        conn.prepare_cached("SELECT stream_id, seq, attempt, dead FROM record WHERE key = ? AND expires > ?")?;
+        conn.prepare_cached("SELECT stream_id, seq, sub, attempt, dead FROM record WHERE key = ? AND expires > ?")?;
     let found = find.query_row((&key.0[..], now), |row| {
-        let dead: Option<i64> = row.get(3)?;
+        let dead: Option<i64> = row.get(4)?;
         let dead = dead.map(|id| DeadId(id as u64));
-        Ok(Found { stream: row.get(0)?, seq: row.get(1)?, attempt: row.get(2)?, dead })
+        let (seq, sub): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(Found { stream: row.get(0)?, entry: EntryId(seq as u64, sub as u64), attempt: row.get(3)?, dead })
     });
     Ok(found.optional()?)
 }
@@ -35,23 +37,30 @@ pub(super) fn by(conn: &Connection, found: &Found) -> Result<String, Fault> {
     let mut find = conn.prepare_cached("SELECT name FROM stream WHERE id = ?")?;
     let name: Option<String> = find.query_row([found.stream], |row| row.get(0)).optional()?;
     let name = name.unwrap_or_else(|| format!("stream {}", found.stream));
-    Ok(format!("{name}/{}#{}", entry_id(found.seq), found.attempt))
+    Ok(format!("{name}/{}#{}", found.entry, found.attempt))
 }
 
 /// Origin and attempt of a delivery: stream, entry, attempt.
-pub(super) fn origin(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(i64, i64, i64), Fault> {
+pub(super) fn origin(tx: &mut Tx<'_>, delivery: &Delivery) -> Result<(i64, EntryId, i64), Fault> {
     let (stream, entry) = delivery.origin();
-    Ok((tx.stream(stream)?, entry.0 as i64, i64::from(delivery.attempt())))
+    Ok((tx.stream(stream)?, entry, i64::from(delivery.attempt())))
 }
 
 /// Writes the record of a run that ended; its window begins now.
-pub(super) fn write(tx: &Tx<'_>, record: &Record, origin: (i64, i64, i64), dead: Option<DeadId>) -> Result<(), Fault> {
+pub(super) fn write(
+    tx: &Tx<'_>,
+    record: &Record,
+    origin: (i64, EntryId, i64),
+    dead: Option<DeadId>,
+) -> Result<(), Fault> {
     let window = i64::try_from(record.window.as_millis()).unwrap_or(i64::MAX);
     let dead = dead.map(|id| id.0 as i64);
     let mut write = tx.conn.prepare_cached(
-        "INSERT OR REPLACE INTO record(key, stream_id, seq, attempt, dead, expires) VALUES(?,?,?,?,?,?)",
+        "INSERT OR REPLACE INTO record(key, stream_id, seq, sub, attempt, dead, expires) VALUES(?,?,?,?,?,?,?)",
     )?;
-    write.execute((&record.key.0[..], origin.0, origin.1, origin.2, dead, tx.now.saturating_add(window)))?;
+    let (stream, entry, attempt) = origin;
+    let (seq, sub) = (entry.0 as i64, entry.1 as i64);
+    write.execute((&record.key.0[..], stream, seq, sub, attempt, dead, tx.now.saturating_add(window)))?;
     Ok(())
 }
 

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use rusqlite::OptionalExtension;
 
 use super::Options;
+use super::carried;
 use super::dead;
 use super::fault::Fault;
 use super::process;
 use super::record;
 use super::state;
 use super::tx::{Tx, position, seq_of};
+use crate::bus::relay::OUTBOX_PREFIX;
 use crate::clock::Millis;
 use crate::streams::Retain;
 
@@ -22,6 +24,8 @@ use crate::streams::Retain;
 const TRIMMED_MAX: usize = 2000;
 /// Records looked at in one step.
 const RECORDS_MAX: usize = 4000;
+/// Fences that were lifted long ago removed in one step.
+const FENCES_MAX: usize = 4000;
 /// Expired keys of state removed in one step.
 const KEYS_MAX: usize = 500;
 /// Dead letters looked at in one step.
@@ -52,6 +56,7 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, memory: &mut Memory, gone
     let trimmed = trim(tx, options, &forgotten)?;
     let (after, swept) = record::sweep(tx, &memory.records_after, RECORDS_MAX)?;
     let keys = state::sweep(tx, KEYS_MAX)?;
+    let fences = carried::sweep(tx, FENCES_MAX)?;
     let letters = options.dead_letters_retain.map_or(Ok(0), |age| dead::sweep(tx, before(tx, age), LETTERS_MAX))?;
     let mut buried = Vec::new();
     for id in gone {
@@ -60,10 +65,8 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, memory: &mut Memory, gone
         }
     }
     // Where a quarter of what was looked at had expired, much of the rest has too.
-    let more = trimmed >= TRIMMED_MAX
-        || keys >= KEYS_MAX
-        || letters >= LETTERS_MAX
-        || (after.is_some() && swept >= RECORDS_MAX / 4);
+    let full = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || letters >= LETTERS_MAX || fences >= FENCES_MAX;
+    let more = full || (after.is_some() && swept >= RECORDS_MAX / 4);
     Ok(Step { records_after: after.unwrap_or_default(), more, buried })
 }
 
@@ -105,7 +108,9 @@ fn trim(tx: &Tx<'_>, options: &Options, forgotten: &[i64]) -> Result<usize, Faul
     let unused_before = before(tx, options.forget_group_after);
     let mut trimmed = 0;
     for (id, name, hidden, first, last) in streams {
-        let retain = if hidden { Retain { age: None, length: Some(0) } } else { options.streams.retain(&name) };
+        // What is on its way to a carrier is history there, not here.
+        let passing = hidden || name.starts_with(OUTBOX_PREFIX);
+        let retain = if passing { Retain { age: None, length: Some(0) } } else { options.streams.retain(&name) };
         let stream = Trimmed { id, first, last, retain };
         if trimmed < TRIMMED_MAX && is_long(tx, &stream)? {
             // Retries and replays lie in no history: they wait for their group, however long it is away.

@@ -1,7 +1,7 @@
 //! How an event lies in columns, in every table that holds one.
 //!
 //! Owns the order of the eleven columns and what makes a row no event. An undecodable row keeps its raw fields, and can be
-//! written again as it was.
+//! written again as it was; fields that are no columns of ours lie framed in `ext`.
 
 use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -24,6 +24,12 @@ const COLUMNS: [&str; 11] = [
     "ext",
     "data",
 ];
+
+/// Begins the fields of what was no event where it came from: for each, name and value, each after its length in four bytes.
+/// Only a blob can begin so, and no event has one.
+const FRAMED: &[u8] = b"moontide fields 1\0";
+/// Where among them `ext` is.
+const EXT: usize = 9;
 
 /// How many columns an event has.
 pub(super) const WIDTH: usize = COLUMNS.len();
@@ -73,6 +79,13 @@ pub(super) fn bind_event(statement: &mut CachedStatement<'_>, first: usize, even
 }
 
 fn bind_raw(statement: &mut CachedStatement<'_>, first: usize, raw: &Undecodable) -> rusqlite::Result<()> {
+    if !are_columns(&raw.fields) {
+        for at in 0..WIDTH {
+            let value = if at == EXT { Value::Blob(frame(&raw.fields)) } else { Value::Null };
+            statement.raw_bind_parameter(first + at, value)?;
+        }
+        return Ok(());
+    }
     for (at, name) in COLUMNS.iter().enumerate() {
         let field = raw.fields.iter().find(|(field, _)| field == name.as_bytes());
         let value = field.map_or(Value::Null, |(_, bytes)| match std::str::from_utf8(bytes) {
@@ -82,6 +95,38 @@ fn bind_raw(statement: &mut CachedStatement<'_>, first: usize, raw: &Undecodable
         statement.raw_bind_parameter(first + at, value)?;
     }
     Ok(())
+}
+
+/// Whether each field is a column, in the order of columns, and none is there twice.
+fn are_columns(fields: &[(Bytes, Bytes)]) -> bool {
+    let mut columns = COLUMNS.iter();
+    fields.iter().all(|(name, _)| columns.any(|column| name == column.as_bytes()))
+}
+
+fn frame(fields: &[(Bytes, Bytes)]) -> Vec<u8> {
+    let mut framed = FRAMED.to_vec();
+    for part in fields.iter().flat_map(|(name, value)| [name, value]) {
+        // SQLite takes no value of 4 GiB, so a length always fits.
+        framed.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        framed.extend_from_slice(part);
+    }
+    framed
+}
+
+/// The fields that [`frame`] framed; `None`: these bytes are something else.
+fn unframe(framed: &[u8]) -> Option<Vec<(Bytes, Bytes)>> {
+    let mut rest = framed.strip_prefix(FRAMED)?;
+    let mut part = || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (part, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rest = after;
+        Some(Bytes::copy_from_slice(part))
+    };
+    let mut fields = Vec::new();
+    while let Some(name) = part() {
+        fields.push((name, part()?));
+    }
+    rest.is_empty().then_some(fields)
 }
 
 /// Reads the event whose columns begin at `first`.
@@ -95,6 +140,11 @@ pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Result<Event
 
 /// The raw columns of a row that is no event, or not to be taken for one.
 pub(super) fn fields(row: &Row<'_>, first: usize) -> rusqlite::Result<Vec<(Bytes, Bytes)>> {
+    if let ValueRef::Blob(bytes) = row.get_ref(first + EXT)?
+        && let Some(fields) = unframe(bytes)
+    {
+        return Ok(fields);
+    }
     let mut fields = Vec::new();
     for (at, name) in COLUMNS.iter().enumerate() {
         let bytes = match row.get_ref(first + at)? {
@@ -146,5 +196,28 @@ fn text(row: &Row<'_>, first: usize, at: usize) -> Result<Option<String>, Wrong>
             Err(_) => Err(Wrong::Column(format!("column {} is not UTF-8", COLUMNS[at]))),
         },
         other => Err(Wrong::Column(format!("column {} is {}, not text", COLUMNS[at], other.data_type()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(name: &[u8], value: &[u8]) -> (Bytes, Bytes) {
+        (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))
+    }
+
+    #[test]
+    fn foreign_fields_come_back_as_they_were_and_nothing_else_is_taken_for_them() {
+        let fields = vec![field(b"key", b""), field(b"value", b"\xff\x00"), field(b"key", b"twice")];
+        assert_eq!(unframe(&frame(&fields)), Some(fields.clone()));
+        assert_eq!(unframe(&frame(&[])), Some(Vec::new()));
+        let framed = frame(&fields);
+        assert_eq!(unframe(&framed[..framed.len() - 1]), None, "cut off");
+        assert_eq!(unframe(b"{}"), None);
+        assert!(!are_columns(&fields));
+        assert!(are_columns(&[field(b"id", b"1"), field(b"data", b"2")]));
+        assert!(!are_columns(&[field(b"data", b"2"), field(b"id", b"1")]), "their order is kept too");
+        assert!(!are_columns(&[field(b"id", b"1"), field(b"id", b"2")]));
     }
 }

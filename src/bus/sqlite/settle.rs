@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::group::Group;
 use super::span::{self, Span};
 use super::tx::{RETRY_PREFIX, Tx};
-use super::{dead, due, group, record, state};
+use super::{carried, dead, due, group, record, state};
 use crate::bus::{Answer, DeadId, Delivery, ORPHANED_ALONE, Past, Run, Settling, Subscription};
 use crate::judge::Verdict;
 
@@ -116,7 +116,7 @@ fn settle_run(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run
         return Ok(answer);
     }
     if let Some(answer) = taken(tx, run)? {
-        acknowledge_taken(tx, book, run)?;
+        acknowledge_taken(tx, settler, book, run)?;
         return Ok(answer);
     }
     let gives_back = run.deliveries.iter().all(|settling| settling.verdict == Verdict::Release);
@@ -143,9 +143,19 @@ fn settle_run(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run
 }
 
 /// `None`: all deliveries are ours and none is settled.
-fn ownership(tx: &Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run) -> Result<Option<Answer>, Fault> {
-    let mut settled = 0;
+fn ownership(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run) -> Result<Option<Answer>, Fault> {
+    let (mut settled, mut all) = (0, run.deliveries.len());
     for settling in &run.deliveries {
+        if carried::is_at_carrier(&settling.delivery) {
+            let Some(fenced) = carried::is_settled(tx, settler.group.id, &settling.delivery)? else {
+                return Ok(Some(Answer::StoreReset));
+            };
+            // What goes back to the carrier is settled there, and leaves no fence here.
+            let goes_back = settling.verdict == Verdict::Release;
+            all -= usize::from(goes_back);
+            settled += usize::from(fenced && !goes_back);
+            continue;
+        }
         let (id, seq) = place(&settling.delivery);
         let Some(page) = book.page(tx, id)? else {
             let exists = group::find(tx.conn, settler.group.id)?.is_some();
@@ -160,7 +170,7 @@ fn ownership(tx: &Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run) -> 
     }
     Ok(match settled {
         0 => None,
-        all if all == run.deliveries.len() => Some(Answer::AlreadyMine),
+        settled if settled == all => Some(Answer::AlreadyMine),
         _ => Some(Answer::Fenced),
     })
 }
@@ -177,7 +187,7 @@ fn taken(tx: &mut Tx<'_>, run: &Run) -> Result<Option<Answer>, Fault> {
         return Ok(None);
     }
     let origin = record::origin(tx, &first.delivery)?;
-    if (found.stream, found.seq, found.attempt) == origin {
+    if (found.stream, found.entry, found.attempt) == origin {
         return Ok(Some(Answer::AlreadyMine));
     }
     Ok(Some(Answer::Duplicate { by: record::by(tx.conn, &found)? }))
@@ -187,10 +197,10 @@ fn ends(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Commit | Verdict::Dead { .. })
 }
 
-fn acknowledge_taken(tx: &mut Tx<'_>, book: &mut Book, run: &Run) -> Result<(), Fault> {
+fn acknowledge_taken(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run) -> Result<(), Fault> {
     for settling in &run.deliveries {
         dead::replay_skipped(tx, &settling.delivery)?;
-        acknowledge(tx, book, &settling.delivery)?;
+        acknowledge(tx, settler, book, &settling.delivery)?;
     }
     Ok(())
 }
@@ -219,11 +229,14 @@ fn end(
         }
         Verdict::Release => return give_back(tx, book, delivery).map(|()| None),
     }
-    acknowledge(tx, book, delivery)?;
+    acknowledge(tx, settler, book, delivery)?;
     Ok(given_up)
 }
 
-fn acknowledge(tx: &Tx<'_>, book: &mut Book, delivery: &Delivery) -> Result<(), Fault> {
+fn acknowledge(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, delivery: &Delivery) -> Result<(), Fault> {
+    if carried::is_at_carrier(delivery) {
+        return carried::settle(tx, settler.group.id, delivery);
+    }
     let (id, seq) = place(delivery);
     let Some(page) = book.page(tx, id)? else { return Ok(()) };
     page.span.set_done(seq);

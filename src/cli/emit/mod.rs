@@ -284,7 +284,7 @@ mod tests {
     #[async_trait]
     impl Bus for Batches {
         fn features(&self) -> Features {
-            Features { one_store: true, durable: false, shared: false, history: false }
+            Features { one_store: true, marks: false, durable: false, shared: false, history: false }
         }
 
         async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
