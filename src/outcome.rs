@@ -69,6 +69,19 @@ pub struct Effects {
     pub measures: Vec<Measure>,
 }
 
+impl Effects {
+    /// About how much memory they hold, in bytes.
+    pub fn bytes(&self) -> usize {
+        let json = |json: &Option<Json>| json.as_ref().map_or(0, |json| json.bytes().len());
+        let events = self.events.iter().map(|emit| size_of::<Emit>() + json(&emit.event.data) + json(&emit.event.ext));
+        let writes = self.writes.iter().map(|write| {
+            let value = if let Change::Set { value, .. } = &write.change { value.bytes().len() } else { 0 };
+            size_of::<Write>() + write.key.len() + value
+        });
+        events.sum::<usize>() + writes.sum::<usize>()
+    }
+}
+
 /// A key that a run read, and what it saw.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Read {

@@ -6,13 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::bus::{Answer, Delivery, Inbox, Run, Settling, backoff};
+use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Settling, backoff};
 use crate::hot::HotGuard;
 use crate::judge::{DeathReason, Verdict};
 use crate::outcome::{Effects, Failure, FailureKind, Measure, Read, Record};
 use crate::script::Usage;
 
 use super::report;
+
+/// Runs in one settle.
+const RUNS_MAX: usize = 512;
+/// Effects in one settle, unless a single run has more: other handlers wait for the same writer.
+const BYTES_MAX: usize = 16 << 20;
 
 /// A run and its verdict, not settled yet.
 pub(super) struct Judged {
@@ -28,6 +33,8 @@ pub(super) struct Judged {
     /// Turns on hot keys; dropped with this.
     pub held: Vec<HotGuard>,
     pub usage: Usage,
+    /// What the effects weigh until they are settled.
+    pub bytes: usize,
 }
 
 /// What became of a batch; all three in one order.
@@ -51,7 +58,15 @@ impl Judged {
             version,
             held: Vec::new(),
             usage: Usage::default(),
+            bytes: 0,
         }
+    }
+
+    /// The verdict on a delivery under which the process died too often: it is not run once more.
+    pub fn killer(delivery: Arc<Delivery>, version: Arc<str>) -> Self {
+        let message = format!("the process died {} times while this event ran alone", delivery.deaths);
+        let failure = Failure::new(FailureKind::Crash, message);
+        Self::without_run(delivery, Verdict::Dead { reason: DeathReason::Killer, failure }, version)
     }
 
     /// The same run after the store said that its effects can never be applied: dead.
@@ -59,6 +74,7 @@ impl Judged {
         self.reads = run.reads.clone();
         let failure = Failure::new(FailureKind::Refused, reason);
         self.verdict = Verdict::Dead { reason: DeathReason::Invalid, failure };
+        self.bytes = 0;
         self
     }
 
@@ -75,7 +91,20 @@ impl Judged {
     }
 }
 
-/// Settles `judged`, repeating while the store is away.
+/// Takes the runs of the next settle out of `unsettled`: at least one, and no more than a transaction should hold.
+pub(super) fn cut(unsettled: &mut Vec<Judged>) -> Vec<Judged> {
+    let mut bytes = 0;
+    let fits = unsettled.iter().take(RUNS_MAX).take_while(|judged| {
+        let first = bytes == 0;
+        bytes += judged.bytes;
+        first || bytes <= BYTES_MAX
+    });
+    let rest = unsettled.split_off(fits.count());
+    std::mem::replace(unsettled, rest)
+}
+
+/// Settles `judged`, repeating while the store is away. A store that is closed answers nothing more: what it still held
+/// has gone back.
 pub(super) async fn settle(inbox: Arc<dyn Inbox>, handler: Arc<str>, mut judged: Vec<Judged>) -> SettledBatch {
     let began = Instant::now();
     let runs: Arc<[Run]> = judged.iter_mut().map(Judged::take_run).collect();
@@ -83,6 +112,7 @@ pub(super) async fn settle(inbox: Arc<dyn Inbox>, handler: Arc<str>, mut judged:
     loop {
         match inbox.settle(runs.clone()).await {
             Ok(answers) => return SettledBatch { judged, runs, answers, took: began.elapsed() },
+            Err(BusError::Closed) => return SettledBatch { judged, runs, answers: Vec::new(), took: began.elapsed() },
             Err(error) => {
                 report::store_away(&handler, &error, failures);
                 failures += 1;

@@ -12,6 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Delivery, Lease};
 use crate::event::EntryId;
 
+/// How long an event under whose mark a process died waits before it runs once more: a process that is killed again and
+/// again, by whatever cause, must not look as if the event had done it.
+pub(super) const AFTER_DEATH: Duration = Duration::from_secs(2);
+/// How long an event waits whose effects the store refuses, and its dead letter too.
+pub(super) const UNWRITABLE_WAIT: Duration = Duration::from_secs(5);
+
 /// How a delivery goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Again {
@@ -38,6 +44,11 @@ impl Later {
 
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// The next delivery that goes on; `None`: nothing waits.

@@ -28,24 +28,21 @@ use crate::bus::{Answer, BusError, CRASH_BUDGET, Delivery, Inbox, Lease, ORPHANE
 use crate::clock::Clock;
 use crate::event::EntryId;
 use crate::hot::HotKeys;
-use crate::judge::{Circumstances, DeathReason, Verdict, judge};
+use crate::judge::{Circumstances, Verdict, judge};
 use crate::metrics::HandlerMetrics;
-use crate::outcome::{Failure, FailureKind, Outcome, Release};
+use crate::outcome::{Outcome, Release};
 use crate::script::{Finished, Job, Mode, Pool, Program};
 
 use batch::{Judged, SettledBatch};
-use later::{Again, Later};
+use later::{AFTER_DEATH, Again, Later, UNWRITABLE_WAIT};
 use pace::Pace;
 
 /// Settles of one handler under way at a time: one in the store while the next one forms.
 const SETTLES_IN_FLIGHT: usize = 2;
-/// Runs in one settle.
-const SETTLE_RUNS_MAX: usize = 512;
-/// How long an event under whose mark a process died waits before it runs once more: a process that is killed again and
-/// again, by whatever cause, must not look as if the event had done it.
-const AFTER_DEATH: Duration = Duration::from_secs(2);
 /// Runs that wait for a settle before no new ones are started.
 const UNSETTLED_MAX: usize = 2048;
+/// Effects that wait for a settle before no new runs are started.
+const UNSETTLED_BYTES_MAX: usize = 64 << 20;
 
 /// Whatever executes scripts.
 pub trait Runner: Send + Sync {
@@ -94,7 +91,11 @@ struct Worker {
     suspects: VecDeque<Arc<Delivery>>,
     /// The turn of the suspect under way, and which one it is.
     turn: Option<(OwnedMutexGuard<()>, Lease, EntryId)>,
+    /// To be run again, alone in their VM or not, as soon as a slot is free.
+    again: VecDeque<(Arc<Delivery>, bool)>,
     running: usize,
+    /// What effects weigh that are not settled yet.
+    bytes: usize,
     unsettled: Vec<Judged>,
     receiving: Option<BoxFuture<'static, Received>>,
     away: u32,
@@ -119,7 +120,9 @@ impl Worker {
             buffer: VecDeque::new(),
             suspects: VecDeque::new(),
             turn: None,
+            again: VecDeque::new(),
             running: 0,
+            bytes: 0,
             unsettled: Vec::new(),
             receiving: None,
             away: 0,
@@ -144,7 +147,7 @@ impl Worker {
 
     /// Waits for the next thing to happen and takes it in.
     async fn step(&mut self) {
-        let wants_turn = self.turn.is_none() && !self.suspects.is_empty();
+        let wants_turn = self.turn.is_none() && !self.suspects.is_empty() && self.free_slots() > 0;
         tokio::select! {
             biased;
             () = self.spec.stop.cancelled(), if !self.stopping => self.begin_stop(),
@@ -167,7 +170,8 @@ impl Worker {
     fn begin_stop(&mut self) {
         self.stopping = true;
         self.receiving = None;
-        let unstarted: Vec<_> = self.buffer.drain(..).chain(self.suspects.drain(..)).collect();
+        let again = self.again.drain(..).map(|(delivery, _)| delivery);
+        let unstarted: Vec<_> = again.chain(self.buffer.drain(..)).chain(self.suspects.drain(..)).collect();
         for delivery in unstarted {
             self.give_back(delivery);
         }
@@ -182,9 +186,9 @@ impl Worker {
 
     fn receive_more(&mut self) {
         let concurrency = self.spec.program.load().manifest.concurrency;
-        let room = self.pace.buffer(concurrency).saturating_sub(self.buffer.len() + self.suspects.len());
-        let full = self.unsettled.len() >= UNSETTLED_MAX;
-        if self.stopping || full || room == 0 || self.receiving.is_some() {
+        let waiting = self.buffer.len() + self.suspects.len() + self.again.len() + self.later.len();
+        let room = self.pace.buffer(concurrency).saturating_sub(waiting);
+        if self.stopping || self.is_full() || room == 0 || self.receiving.is_some() {
             return;
         }
         let (inbox, failures) = (self.inbox.clone(), self.away);
@@ -196,6 +200,11 @@ impl Worker {
         }));
     }
 
+    /// The store does not keep up: nothing new is started until it does.
+    fn is_full(&self) -> bool {
+        self.unsettled.len() >= UNSETTLED_MAX || self.bytes >= UNSETTLED_BYTES_MAX
+    }
+
     fn take_received(&mut self, received: Received) {
         self.receiving = None;
         match received {
@@ -204,6 +213,7 @@ impl Worker {
                 self.spec.metrics.received(deliveries.len());
                 deliveries.into_iter().for_each(|delivery| self.admit(Arc::new(delivery)));
             }
+            Err(BusError::Closed) => self.begin_stop(),
             Err(error) => {
                 report::store_away(&self.spec.program.load().name, &error, self.away);
                 self.away += 1;
@@ -214,11 +224,8 @@ impl Worker {
     /// Sorts a delivery: to be run, to be run alone, or given up unrun.
     fn admit(&mut self, delivery: Arc<Delivery>) {
         if delivery.deaths >= CRASH_BUDGET {
-            let message = format!("the process died {} times while this event ran alone", delivery.deaths);
-            let failure = Failure::new(FailureKind::Crash, message);
-            let verdict = Verdict::Dead { reason: DeathReason::Killer, failure };
             let version = self.spec.program.load().version.clone();
-            self.unsettled.push(Judged::without_run(delivery, verdict, version));
+            self.unsettled.push(Judged::killer(delivery, version));
         } else if delivery.deaths > 0 {
             self.later.push(delivery, Again::Suspect, AFTER_DEATH);
         } else if delivery.orphaned >= ORPHANED_ALONE {
@@ -231,12 +238,20 @@ impl Worker {
     // --- run ---
 
     fn start_runs(&mut self) {
-        if self.stopping || self.unsettled.len() >= UNSETTLED_MAX {
+        if self.stopping || self.is_full() {
             return;
         }
-        let free = self.spec.program.load().manifest.concurrency.saturating_sub(self.running);
-        let batch: Vec<_> = self.buffer.drain(..free.min(self.buffer.len())).collect();
+        while self.free_slots() > 0
+            && let Some((delivery, alone)) = self.again.pop_front()
+        {
+            self.submit(vec![delivery], alone);
+        }
+        let batch: Vec<_> = self.buffer.drain(..self.free_slots().min(self.buffer.len())).collect();
         self.submit(batch, false);
+    }
+
+    fn free_slots(&self) -> usize {
+        self.spec.program.load().manifest.concurrency.saturating_sub(self.running)
     }
 
     fn submit(&mut self, deliveries: Vec<Arc<Delivery>>, alone: bool) {
@@ -257,8 +272,8 @@ impl Worker {
     fn start_again(&mut self, delivery: Arc<Delivery>, again: Again) {
         match again {
             _ if self.stopping => self.give_back(delivery),
-            Again::Run => self.submit(vec![delivery], false),
-            Again::Alone => self.submit(vec![delivery], true),
+            Again::Run => self.again.push_back((delivery, false)),
+            Again::Alone => self.again.push_back((delivery, true)),
             Again::Suspect => self.suspects.push_back(delivery),
         }
     }
@@ -312,11 +327,14 @@ impl Worker {
         };
         let (verdict, effects) = judge(run.outcome, &program.manifest.retry, at);
         let mut effects = effects.filter(|_| self.spec.mode == Mode::Live).unwrap_or_default();
+        let bytes = effects.bytes();
+        self.bytes += bytes;
         self.unsettled.push(Judged {
             delivery: run.delivery,
             verdict,
             measures: std::mem::take(&mut effects.measures),
             effects,
+            bytes,
             reads: run.reads,
             record: run.record,
             version: run.version,
@@ -329,8 +347,7 @@ impl Worker {
 
     fn start_settles(&mut self) {
         while !self.unsettled.is_empty() && self.settling.len() < SETTLES_IN_FLIGHT {
-            let rest = self.unsettled.split_off(self.unsettled.len().min(SETTLE_RUNS_MAX));
-            let batch = std::mem::replace(&mut self.unsettled, rest);
+            let batch = batch::cut(&mut self.unsettled);
             let name = self.spec.program.load().name.clone();
             self.settling.push(Box::pin(batch::settle(self.inbox.clone(), name, batch)));
         }
@@ -340,20 +357,27 @@ impl Worker {
         let handler = self.spec.program.load().name.clone();
         self.spec.metrics.settled(batch.took);
         self.pace.settled(batch.judged.len());
+        self.bytes -= batch.judged.iter().map(|judged| judged.bytes).sum::<usize>();
         for ((judged, run), answer) in batch.judged.into_iter().zip(&*batch.runs).zip(batch.answers) {
-            self.end_turn(&judged);
             report::settled(&self.spec.metrics, &handler, &judged, run, &answer);
             match answer {
+                // A suspect keeps its turn: it runs again, and still alone.
                 Answer::Conflict { key: state } => self.conflict(judged, &state),
+                // Not even its dead letter can be written: it stays pending, and nobody spins on it.
+                Answer::Invalid { .. } if matches!(judged.verdict, Verdict::Dead { .. }) => {
+                    self.again(judged.delivery, false, UNWRITABLE_WAIT);
+                }
                 Answer::Invalid { reason } => self.unsettled.push(judged.refused(run, reason)),
-                _ => self.later.forget(&judged.delivery),
+                _ => self.ended(&judged),
             }
         }
     }
 
-    fn end_turn(&mut self, judged: &Judged) {
+    /// The run came to its end; if it was a suspect, the next one has its turn.
+    fn ended(&mut self, judged: &Judged) {
         let is_it = |lease: &Lease, entry: &EntryId| *lease == judged.delivery.lease && *entry == judged.delivery.entry;
         self.turn.take_if(|(_, lease, entry)| is_it(lease, entry));
+        self.later.forget(&judged.delivery);
     }
 
     /// State moved under the run: repeat it, uncharged.

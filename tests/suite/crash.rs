@@ -75,6 +75,11 @@ struct Rig {
 
 impl Rig {
     fn new(handlers: &[(&str, &str)]) -> Self {
+        Self::configured(handlers, "")
+    }
+
+    /// With `settings` besides the place of the store.
+    fn configured(handlers: &[(&str, &str)], settings: &str) -> Self {
         let seed = rand::random();
         println!("seed {seed}");
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -82,7 +87,7 @@ impl Rig {
         for (name, script) in handlers {
             std::fs::write(dir.path().join("handlers").join(name).with_extension("luau"), script).expect("a file");
         }
-        let backend = host::open(&config(dir.path()), Some("checker")).expect("the store opens");
+        let backend = host::open(&config(dir.path(), settings), Some("checker")).expect("the store opens");
         Self { dir, backend, next: 1, rng: SmallRng::seed_from_u64(seed) }
     }
 
@@ -117,16 +122,29 @@ impl Rig {
 
     /// Waits until nothing is left to do.
     async fn quiet(&self) {
+        if !self.quiet_within(2 * PATIENCE).await {
+            let groups = self.backend.overview.groups().await.expect("the store answers");
+            panic!("still {groups:?}\n{}", self.tail());
+        }
+    }
+
+    /// Waits until nothing is left to do, or until `patience` is over.
+    async fn quiet_within(&self, patience: Duration) -> bool {
         let began = Instant::now();
-        loop {
+        while began.elapsed() < patience {
             let groups = self.backend.overview.groups().await.expect("the store answers");
             let left: u64 = groups.iter().map(|group| group.lag + group.in_flight).sum();
             if left == 0 && !groups.is_empty() {
-                return;
+                return true;
             }
-            assert!(began.elapsed() < 2 * PATIENCE, "still {groups:?}\n{}", self.tail());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        false
+    }
+
+    /// How often the log says `what`.
+    fn said(&self, what: &str) -> usize {
+        std::fs::read_to_string(self.log()).unwrap_or_default().matches(what).count()
     }
 
     fn tail(&self) -> String {
@@ -194,6 +212,14 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Sends it a signal by name.
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success(), "it lives");
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -201,9 +227,9 @@ impl Drop for Worker {
     }
 }
 
-fn config(dir: &Path) -> moontide::config::Config {
+fn config(dir: &Path, settings: &str) -> moontide::config::Config {
     let file = dir.join("moontide.toml");
-    let text = format!("[bus]\nurl = \"sqlite:{}\"\n", dir.join("moontide.db").display(),);
+    let text = format!("{settings}\n[bus]\nurl = \"sqlite:{}\"\n", dir.join("moontide.db").display(),);
     std::fs::write(&file, text).expect("a file");
     config_from(&file)
 }
@@ -249,7 +275,7 @@ async fn an_event_that_kills_its_process_is_given_up_and_its_neighbours_are_not(
     let mut worker = rig.start();
     let began = Instant::now();
     while rig.dead_reasons().await.is_empty() {
-        let asked = std::fs::read_to_string(rig.log()).unwrap_or_default().matches("KILL ME").count();
+        let asked = rig.said("KILL ME");
         if asked > deaths {
             worker.kill();
             deaths = asked;
@@ -262,4 +288,31 @@ async fn an_event_that_kills_its_process_is_given_up_and_its_neighbours_are_not(
     assert_eq!(rig.dead_reasons().await, ["killer"]);
     assert_eq!(rig.state().await.get("innocent"), Some(&99));
     assert_eq!(deaths, 4, "twice among others, twice alone");
+}
+
+/// Longer than recovery, and patience with a process that was stopped in the middle of a write.
+const STOPPED: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_process_still_does_when_it_goes_on_is_fenced() {
+    let slow = COUNT.replace("local n =", "ctx:sleep('400ms') local n =");
+    let settings = "[groups]\nrecovery = \"1s\"\n[sqlite]\nsynchronous = \"normal\"";
+    let mut rig = Rig::configured(&[("count", &slow), ("sink", SINK)], settings);
+    let workers = [rig.start(), rig.start()];
+    let fenced = "another process took this event over";
+    for round in 0.. {
+        rig.feed(300).await;
+        let zombie = &workers[round % 2];
+        rig.pause(600..900).await;
+        zombie.signal("STOP");
+        // One that was stopped in the middle of a write holds SQLite's lock, and everybody waits for it.
+        rig.quiet_within(STOPPED).await;
+        zombie.signal("CONT");
+        rig.quiet().await;
+        if round >= 2 && rig.said(fenced) > 0 {
+            break;
+        }
+        assert!(round < 10, "no process was ever stopped in the middle of a run\n{}", rig.tail());
+    }
+    rig.check().await;
 }

@@ -339,3 +339,24 @@ async fn dead_letters_are_kept_as_long_as_the_configuration_says() {
 fn id_of(letter: &moontide::bus::DeadLetter) -> String {
     letter.event.as_ref().expect("it is an event").id.clone()
 }
+
+#[tokio::test]
+async fn a_process_that_is_stopped_in_the_queue_does_not_hold_up_the_others() {
+    let h = FileHarness::new();
+    let store = open(h.options());
+    // As a process that was stopped while it had these locks, and was not in a transaction.
+    let held = ["gate", "write"].map(|lock| {
+        let path = h.path().with_file_name(format!("moontide.db-{lock}"));
+        let file = std::fs::File::open(path).expect("the lock file is there");
+        file.lock().expect("its holder lets go");
+        file
+    });
+    let ids: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let all = async {
+        for id in &ids {
+            publish(&store, "orders", &[id]).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("the queue is for fairness only");
+    drop(held);
+}

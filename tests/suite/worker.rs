@@ -35,6 +35,10 @@ struct FakeInbox {
     settled: Mutex<Vec<Run>>,
     log: Log,
     marks_are_ours: Mutex<bool>,
+    /// Everything answers that the bus is closed.
+    closed: Mutex<bool>,
+    /// Settles wait.
+    blocked: Mutex<bool>,
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -43,6 +47,9 @@ type Log = Arc<Mutex<Vec<String>>>;
 impl Inbox for FakeInbox {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>, BusError> {
         loop {
+            if *self.closed.lock() {
+                return Err(BusError::Closed);
+            }
             let arrived = self.arrived.notified();
             {
                 let mut waiting = self.waiting.lock();
@@ -56,6 +63,12 @@ impl Inbox for FakeInbox {
     }
 
     async fn settle(&self, runs: Arc<[Run]>) -> Result<Vec<Answer>, BusError> {
+        if *self.closed.lock() {
+            return Err(BusError::Closed);
+        }
+        while *self.blocked.lock() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let mut answers = Vec::new();
         for run in &*runs {
             match self.replies.lock().pop_front() {
@@ -322,5 +335,79 @@ async fn a_stop_gives_back_what_did_not_start_and_finishes_what_did() {
     let verdicts = bench.until_settled(4).await;
     assert_eq!(verdicts[..3], [Verdict::Release, Verdict::Release, Verdict::Release]);
     assert!(matches!(verdicts[3], Verdict::Retry { counted: true, .. }), "{verdicts:?}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_suspect_that_had_a_conflict_keeps_its_turn() {
+    let bench = Bench::new(8);
+    bench.inbox.replies.lock().extend([Some(Answer::Conflict { key: "stock/1".to_owned() })]);
+    bench.deliver([1, 2].map(|n| Delivery { orphaned: 2, ..delivery(n) }));
+    bench.until_settled(3).await;
+    let expected = ["mark 1", "run 1", "settle 1", "run 1", "settle 1", "mark 2", "run 2", "settle 2"];
+    assert_eq!(*bench.log.lock(), expected, "two under their marks at once would both be charged with a death");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_event_whose_dead_letter_is_refused_stays_pending_and_is_not_spun_on() {
+    let bench = Bench::new(8);
+    let refused = || Some(Answer::Invalid { reason: "not this".to_owned() });
+    bench.inbox.replies.lock().extend([refused(), refused()]);
+    bench.deliver([delivery(1)]);
+    bench.until_settled(2).await;
+    bench.stop.cancel();
+    let verdicts = bench.until_settled(3).await;
+    assert_eq!(verdicts[2], Verdict::Release, "it goes back, and is neither acknowledged nor forgotten");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_runs_again_waits_for_a_slot() {
+    let bench = Bench::new(1);
+    bench.inbox.replies.lock().extend([Some(Answer::Conflict { key: "stock/1".to_owned() })]);
+    bench.deliver([delivery(1)]);
+    bench.until(|bench| bench.metrics.counts().conflicts == 1).await;
+    bench.until(|bench| bench.metrics.counts().done == 1).await;
+    // Two run, conflict, and want to run again while a third one has the only slot.
+    bench.runner.outcomes.lock().extend([Outcome::Released(Release::StoreAway), Outcome::Released(Release::StoreAway)]);
+    bench.deliver([delivery(2), delivery(3)]);
+    bench.until(|bench| bench.runner.jobs.lock().len() == 4).await;
+    *bench.runner.held.lock() = Some(Vec::new());
+    bench.deliver([delivery(4)]);
+    bench.until(|bench| bench.runner.jobs.lock().len() == 5).await;
+    tokio::time::sleep(2 * moontide::bus::backoff(1)).await;
+    assert_eq!(bench.runner.jobs.lock().len(), 5, "one run at a time");
+    bench.runner.let_go();
+    bench.until(|bench| bench.metrics.counts().done == 4).await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_closed_ends_the_worker() {
+    let bench = Bench::new(8);
+    *bench.inbox.closed.lock() = true;
+    bench.deliver([delivery(1)]);
+    tokio::time::timeout(PATIENCE, bench.work).await.expect("it ends").expect("it does not panic");
+}
+
+#[tokio::test]
+async fn effects_that_wait_for_the_store_are_bounded_in_bytes() {
+    let bench = Bench::new(8);
+    let heavy = || {
+        let data = format!("\"{}\"", "x".repeat(1 << 20));
+        Outcome::Done(Effects { events: vec![event("big", "e", &data); 3], ..Effects::default() })
+    };
+    bench.runner.outcomes.lock().extend((0..200).map(|_| heavy()));
+    *bench.inbox.blocked.lock() = true;
+    bench.deliver((1..=200).map(delivery));
+    bench.until(|bench| bench.runner.jobs.lock().len() >= 22).await;
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+    let started = bench.runner.jobs.lock().len();
+    assert!(started < 40, "{started} runs of 3 MiB each, and none of them settled");
+    *bench.inbox.blocked.lock() = false;
+    bench.until_settled(200).await;
     bench.end().await;
 }

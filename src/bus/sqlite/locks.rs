@@ -2,38 +2,76 @@
 //!
 //! SQLite's own busy handler is unfair (single waits of a second between two equals), so writers queue at two file locks:
 //! whoever holds the gate waits for the turn, everybody else waits at the gate. A process that lives holds a lock of its
-//! own; the kernel drops it when the process dies, however that happens.
+//! own; the kernel drops it when the process dies, however that happens. The queue is for fairness only, and SQLite's own lock
+//! for safety: a process that is stopped (SIGSTOP, a debugger) while it queues does not hold up the others for long.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a lock that another process holds is looked at.
+const LOOK_EVERY: Duration = Duration::from_micros(50);
+/// After this long its holder is taken for stopped, and the lock is passed by.
+const HELD_MAX: Duration = Duration::from_millis(500);
 
 /// The right to write, taken in turn.
 pub(super) struct Turns {
-    gate: File,
-    write: File,
+    gate: Queue,
+    write: Queue,
 }
 
 /// A turn; ends when it is dropped.
-pub(super) struct Turn<'a>(&'a File);
+pub(super) struct Turn<'a>(Option<&'a File>);
+
+/// One of the two locks.
+struct Queue {
+    file: File,
+    /// Its holder seems stopped: it is not waited for again until it has let go.
+    stuck: Cell<bool>,
+}
+
+impl Queue {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: lock_file(path)?, stuck: Cell::new(false) })
+    }
+
+    /// Takes the lock, or passes it by.
+    fn take(&self) -> io::Result<Turn<'_>> {
+        let began = Instant::now();
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => {
+                    self.stuck.set(false);
+                    return Ok(Turn(Some(&self.file)));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if self.stuck.get() || began.elapsed() >= HELD_MAX => {
+                    self.stuck.set(true);
+                    return Ok(Turn(None));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+}
 
 impl Turns {
     pub(super) fn open(database: &Path) -> io::Result<Self> {
-        Ok(Self { gate: lock_file(&beside(database, "gate"))?, write: lock_file(&beside(database, "write"))? })
+        Ok(Self { gate: Queue::open(&beside(database, "gate"))?, write: Queue::open(&beside(database, "write"))? })
     }
 
     /// Waits for our turn.
     pub(super) fn take(&self) -> io::Result<Turn<'_>> {
-        self.gate.lock()?;
-        let taken = self.write.lock();
-        self.gate.unlock()?;
-        taken.map(|()| Turn(&self.write))
+        let _gate = self.gate.take()?;
+        self.write.take()
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
+        if let Some(Err(error)) = self.0.map(File::unlock) {
             tracing::warn!(%error, "could not give up the turn to write");
         }
     }

@@ -44,7 +44,7 @@ pub(super) fn prepare(conn: &mut Connection, place: &Place, synchronous: Synchro
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     conn.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4096 * 2)?;
     check(conn, place)?;
-    migrate(conn)
+    migrate(conn, MIGRATIONS)
 }
 
 /// A connection that can only read.
@@ -108,15 +108,16 @@ fn check(conn: &Connection, place: &Place) -> Result<(), Fault> {
     }
 }
 
-fn migrate(conn: &mut Connection) -> Result<(), Fault> {
+/// Does what is missing of `migrations`, all of it or nothing.
+fn migrate(conn: &mut Connection, migrations: &[&str]) -> Result<(), Fault> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version = usize::try_from(pragma(&tx, "user_version")?).unwrap_or(0);
-    for migration in MIGRATIONS.iter().skip(version) {
+    for migration in migrations.iter().skip(version) {
         tx.execute_batch(migration)?;
     }
-    if version < MIGRATIONS.len() {
+    if version < migrations.len() {
         tx.pragma_update(None, "application_id", APPLICATION)?;
-        tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+        tx.pragma_update(None, "user_version", migrations.len() as i64)?;
     }
     Ok(tx.commit()?)
 }
@@ -144,5 +145,28 @@ mod tests {
         conn.pragma_update(None, "application_id", 7).expect("the id is written");
         let error = open().expect_err("another program's file is refused");
         assert!(error.contains("another program"), "{error}");
+    }
+
+    #[test]
+    fn an_older_schema_is_brought_forward_step_by_step_and_as_a_whole() {
+        let first = "CREATE TABLE shelf(name TEXT); INSERT INTO shelf VALUES('kept')";
+        let second = "ALTER TABLE shelf ADD COLUMN height INTEGER; UPDATE shelf SET height = 7";
+        let third = "ALTER TABLE shelf RENAME COLUMN height TO depth";
+        let broken = "INSERT INTO shelf VALUES('half', 1); INSERT INTO nowhere VALUES(1)";
+        let mut conn = Connection::open_in_memory().expect("memory opens");
+        let version = |conn: &Connection| pragma(conn, "user_version").expect("it is readable");
+        let shelf = |conn: &Connection, column: &str| -> Vec<(String, i64)> {
+            let mut rows = conn.prepare(&format!("SELECT name, {column} FROM shelf")).expect("the column is there");
+            let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows are readable");
+            rows.collect::<Result<_, _>>().expect("rows are readable")
+        };
+        migrate(&mut conn, &[first]).expect("a new file");
+        assert_eq!((version(&conn), pragma(&conn, "application_id").expect("it is readable")), (1, APPLICATION));
+        migrate(&mut conn, &[first, second, broken]).expect_err("the third step fails");
+        assert_eq!(version(&conn), 1, "all steps or none");
+        conn.prepare("SELECT height FROM shelf").expect_err("the second step went with the third");
+        migrate(&mut conn, &[first, second, third]).expect("two steps at once");
+        migrate(&mut conn, &[first, second, third]).expect("and never again");
+        assert_eq!((version(&conn), shelf(&conn, "depth")), (3, vec![("kept".to_owned(), 7)]));
     }
 }

@@ -3,6 +3,8 @@
 //! Owns what a read may have missed, what `add` means, and when a key has expired. Plans all writes of a run before the
 //! first is done, so that a run whose writes cannot be applied leaves nothing behind.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -64,6 +66,8 @@ pub(super) struct Put<'w> {
 /// What `writes` come to, or why they cannot be applied.
 pub(super) fn plan<'w>(tx: &Tx<'_>, writes: &'w [Write]) -> Result<Result<Vec<Put<'w>>, String>, Fault> {
     let mut puts: Vec<Put<'w>> = Vec::with_capacity(writes.len());
+    // Where each key was put last; empty for the run that writes one key.
+    let mut latest: HashMap<&str, usize> = HashMap::new();
     for write in writes {
         let key = write.key.as_str();
         let put = match &write.change {
@@ -74,7 +78,7 @@ pub(super) fn plan<'w>(tx: &Tx<'_>, writes: &'w [Write]) -> Result<Result<Vec<Pu
             }
             Change::Add(n) => {
                 let sum = |value: Option<&[u8]>, expires| add(value, *n).map(|sum| (sum, expires));
-                let sum = match puts.iter().rfind(|put| put.key == key) {
+                let sum = match latest.get(key).and_then(|at| puts.get(*at)) {
                     Some(put) => sum(put.value.as_deref(), put.expires),
                     None => with_value(tx.conn, key, tx.now, sum)?,
                 };
@@ -84,6 +88,9 @@ pub(super) fn plan<'w>(tx: &Tx<'_>, writes: &'w [Write]) -> Result<Result<Vec<Pu
                 }
             }
         };
+        if writes.len() > 1 {
+            latest.insert(key, puts.len());
+        }
         puts.push(put);
     }
     Ok(Ok(puts))
