@@ -382,11 +382,16 @@ pub struct HandlerReport {
     pub handler: String,
     pub group: String,
     pub version: String,
-    /// `live`, `broken` (an older version serves or none), `missing`.
+    /// `live`, `broken` (an older version serves or none), or, when it is read, [`HandlerReport::NOT_RUNNING`].
     pub state: String,
     pub last_error: Option<String>,
     pub instance: String,
     pub at: Millis,
+}
+
+impl HandlerReport {
+    /// State of a handler whose host has ended since it reported.
+    pub const NOT_RUNNING: &str = "not running";
 }
 
 /// How things stand, for operators.
