@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{check, open, output};
+use super::{check, is_there, open, output};
 use crate::bus::{GroupStatus, HandlerReport};
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -50,15 +50,22 @@ struct Row {
 /// Prints the handlers.
 pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let registry = host::load_folder(&config.handlers_dir, config)?;
-    let backend = open(config)?;
-    let rows = rows(&registry, backend.overview.groups().await?, backend.overview.reports().await?);
-    backend.close().await;
+    let (groups, reports) = if is_there(config) { ask(config).await? } else { Default::default() };
+    let rows = rows(&registry, groups, reports);
     if args.json {
         output::json(&rows)?;
     } else {
         print(&rows)?;
+        output::remark_if_empty(&registry, &config.handlers_dir);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn ask(config: &Config) -> anyhow::Result<(Vec<GroupStatus>, Vec<HandlerReport>)> {
+    let backend = open(config)?;
+    let answers = (backend.overview.groups().await, backend.overview.reports().await);
+    backend.close().await;
+    Ok((answers.0?, answers.1?))
 }
 
 fn rows(registry: &Registry, groups: Vec<GroupStatus>, mut reports: Vec<HandlerReport>) -> Vec<Row> {

@@ -46,9 +46,9 @@ pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
 /// Keeps what a host says about its handlers; what it said before, and what hosts that are gone said of them, is replaced.
 pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault> {
     let mut forget = tx.conn.prepare_cached("DELETE FROM report WHERE instance = ?")?;
-    let mut forget_gone = tx.conn.prepare_cached(
-        "DELETE FROM report WHERE handler = ? AND instance NOT IN (SELECT name FROM process)",
-    )?;
+    let mut forget_gone = tx
+        .conn
+        .prepare_cached("DELETE FROM report WHERE handler = ? AND instance NOT IN (SELECT name FROM process)")?;
     for report in reports {
         forget.execute([&report.instance])?;
         forget_gone.execute([&report.handler])?;
