@@ -416,7 +416,7 @@ pub enum BusError {
     #[error("{store} is away: {cause}")]
     Away { store: String, cause: String },
     /// No room; the same call works when there is some.
-    #[error("{store} is full: {cause}; free some space, nothing was lost")]
+    #[error("{store} is full: {cause}; free some space")]
     Full { store: String, cause: String },
     /// Never, as things stand; an operator must act.
     #[error("{store} cannot be used: {cause}")]

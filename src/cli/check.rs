@@ -90,7 +90,7 @@ fn ungranted(program: &Program) -> Vec<String> {
     let missing = asked.filter(|secret| !program.granted.values.contains_key(*secret));
     let warn = |secret| {
         let name = &program.name;
-        format!("asks for the secret {secret:?}, which [handlers.{name:?}] does not grant: config.get will answer nil")
+        format!("asks for the secret {secret:?}, which [handlers.{name:?}] does not grant: config.get will fail")
     };
     missing.map(warn).collect()
 }

@@ -15,7 +15,8 @@ struct Running(Child);
 impl Running {
     fn in_place(place: &Place) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_moontide"));
-        command.current_dir(place.path()).env_clear().arg("run").stderr(Stdio::null());
+        let log = std::fs::File::create(place.path().join("host.log")).expect("the folder is writable");
+        command.current_dir(place.path()).env_clear().arg("run").stderr(Stdio::from(log));
         Self(command.spawn().expect("the host starts"))
     }
 }
@@ -50,6 +51,31 @@ fn a_handler_of_a_host_that_is_gone_is_not_running() {
     until_state(&place, "live");
     drop(running);
     until_state(&place, "not running");
+}
+
+#[test]
+fn the_log_shows_what_a_script_prints_and_how_its_run_fails() {
+    let place = Place::new();
+    let script = "return { on = 'a', retry = { attempts = 2, delay = '20ms', jitter = 0 }, handle = function(event, ctx)\n\
+                  print('got', event.data, json.null, setmetatable({}, {}) ~= nil)\nerror({ code = 7 })\nend }\n";
+    place.file("handlers/a.luau", script);
+    let _running = Running::in_place(&place);
+    until_state(&place, "live");
+    place.moontide(&["emit", "a", r#"{"n":[17]}"#]).assert().success();
+    let began = Instant::now();
+    let log = loop {
+        let log = std::fs::read_to_string(place.path().join("host.log")).expect("the host logs");
+        if log.contains("given up") {
+            break log;
+        }
+        assert!(began.elapsed() < PATIENCE, "never given up: {log}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    for part in
+        ["INFO got\t{\"n\":[17]}\tnull\ttrue ", "WARN failed, again in 20ms: a.luau:3: {\"code\":7} ", "attempt=2"]
+    {
+        assert!(log.contains(part), "{part:?} in {log}");
+    }
 }
 
 #[test]
