@@ -164,16 +164,29 @@ pub fn load(flags: &Flags) -> Result<Config, ConfigProblems> {
     load_in(flags, &Surroundings::of_process())
 }
 
+/// [`load`] for what runs no handler: secrets that cannot be had are no problem then.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn load_without_secrets(flags: &Flags) -> Result<Config, ConfigProblems> {
+    checked(flags, &Surroundings::of_process(), |problem| !problem.key.starts_with("secrets."))
+}
+
 /// [`load`] with an environment and a file handed in.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
 pub fn load_in(flags: &Flags, around: &Surroundings) -> Result<Config, ConfigProblems> {
+    checked(flags, around, |_| true)
+}
+
+fn checked(flags: &Flags, around: &Surroundings, counts: impl Fn(&Problem) -> bool) -> Result<Config, ConfigProblems> {
     let mut unread = Vec::new();
     let layers = layers::Layers::read(flags, around, &mut unread);
     let checker = raw::Checker { layers, problems: RefCell::new(unread) };
     let config = check::config(&checker, around);
     let mut problems = checker.problems.into_inner();
+    problems.retain(counts);
     if problems.is_empty() {
         return Ok(config);
     }

@@ -3,11 +3,13 @@
 //! Owns what an event is, where an entry lies, and how types are matched. Knows nothing of wires, stores or scripts.
 //! `data` stays JSON text until a script needs it, so that what is only forwarded is never parsed.
 
+mod shape;
+
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
+use serde::de::{Error, IgnoredAny};
 
 /// Longest event type, source, id or subject in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
@@ -17,10 +19,12 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
 pub struct Json(Bytes);
 
 impl Json {
-    /// Takes `text` if it is one well-formed JSON document (at most 128 levels deep).
+    /// Takes `text` if it is one well-formed JSON document that scripts can be given: at most 128 levels deep, and no key
+    /// twice in one object (errors of the category "data").
     pub fn parse(text: impl Into<Bytes>) -> Result<Self, serde_json::Error> {
         let text = text.into();
         serde_json::from_slice::<IgnoredAny>(&text)?;
+        shape::check(&text).map_err(Error::custom)?;
         Ok(Self(text))
     }
 

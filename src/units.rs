@@ -53,6 +53,13 @@ pub fn show_duration(duration: Duration) -> String {
     fits.map_or_else(|| format!("{millis}ms"), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
+/// A size in its largest unit that keeps it whole, as [`bytes`] reads it: `64 MiB`, `1000 B`.
+pub fn show_bytes(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fits = units.into_iter().find(|(_, power)| bytes > 0 && bytes.is_multiple_of(1 << power));
+    fits.map_or_else(|| format!("{bytes} B"), |(name, power)| format!("{} {name}", bytes >> power))
+}
+
 struct Grammar {
     what: &'static str,
     units: &'static [(&'static str, f64)],
@@ -119,6 +126,18 @@ mod tests {
         for (text, expected) in [("17 B", 17), ("512 KiB", 524_288), ("64MiB", 67_108_864), ("1.5 GiB", 1_610_612_736)]
         {
             assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_reads_the_same() {
+        for (count, text) in [(0, "0 B"), (17, "17 B"), (1536, "1536 B"), (512 << 10, "512 KiB"), (64 << 20, "64 MiB")]
+        {
+            assert_eq!(show_bytes(count), text);
+            assert_eq!(bytes(text), Ok(count));
+        }
+        for (millis, text) in [(0, "0ms"), (1500, "1500ms"), (90_000, "90s"), (18_000_000, "5h")] {
+            assert_eq!(show_duration(Duration::from_millis(millis)), text);
         }
     }
 

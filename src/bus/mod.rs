@@ -388,11 +388,16 @@ pub struct HandlerReport {
     pub handler: String,
     pub group: String,
     pub version: String,
-    /// `live`, `broken` (an older version serves or none), `missing`.
+    /// `live`, `broken` (an older version serves or none), or, when it is read, [`HandlerReport::NOT_RUNNING`].
     pub state: String,
     pub last_error: Option<String>,
     pub instance: String,
     pub at: Millis,
+}
+
+impl HandlerReport {
+    /// State of a handler whose host has ended since it reported.
+    pub const NOT_RUNNING: &str = "not running";
 }
 
 /// How things stand, for operators.
@@ -417,7 +422,7 @@ pub enum BusError {
     #[error("{store} is away: {cause}")]
     Away { store: String, cause: String },
     /// No room; the same call works when there is some.
-    #[error("{store} is full: {cause}; free some space, nothing was lost")]
+    #[error("{store} is full: {cause}; free some space")]
     Full { store: String, cause: String },
     /// Never, as things stand; an operator must act.
     #[error("{store} cannot be used: {cause}")]

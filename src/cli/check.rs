@@ -46,6 +46,7 @@ pub fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> {
         output::json(&found)?;
     } else {
         print(&found)?;
+        output::remark_if_empty(&registry, &config.handlers_dir);
     }
     for pattern in config.idle_patterns(registry.handlers.keys().map(String::as_str)) {
         output::remark(&format!("warning: [handlers.{pattern:?}] fits no handler"));
@@ -89,7 +90,7 @@ fn ungranted(program: &Program) -> Vec<String> {
     let missing = asked.filter(|secret| !program.granted.values.contains_key(*secret));
     let warn = |secret| {
         let name = &program.name;
-        format!("asks for the secret {secret:?}, which [handlers.{name:?}] does not grant: config.get will answer nil")
+        format!("asks for the secret {secret:?}, which [handlers.{name:?}] does not grant: config.get will fail")
     };
     missing.map(warn).collect()
 }
@@ -110,7 +111,7 @@ fn print(found: &[Checked]) -> anyhow::Result<()> {
     }
     let broken = found.iter().filter(|checked| !checked.problems.is_empty()).count();
     let sum = match broken {
-        0 => format!("{} handlers, no problems", found.len()),
+        0 => format!("{}, no problems", output::counted(found.len(), "handler")),
         broken => format!("{broken} of {} have problems", found.len()),
     };
     Ok(output::say(&sum)?)

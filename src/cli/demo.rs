@@ -133,7 +133,7 @@ struct Show<'a> {
 impl<'a> Show<'a> {
     fn new(host: &'a Host, streams: Arc<Streams>) -> Self {
         let out = std::io::stdout();
-        let terminal = out.is_terminal();
+        let terminal: Option<fn() -> (u16, u16)> = if out.is_terminal() { Some(output::terminal_size) } else { None };
         Self { host, streams, live: Live::new(out, terminal) }
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{check, open, output};
+use super::{check, is_there, open, output};
 use crate::bus::{GroupStatus, HandlerReport};
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -17,9 +17,9 @@ Examples:
   moontide handlers
   moontide handlers --json | jq '.[] | select(.dead > 0) | .name'
 
-STATE is what the host that spoke last says (live, broken, missing), `broken` where the file does not load, and
-`not running` where no host has spoken of the handler. LAG counts retries and delayed work too; `lost` are events that
-retention trimmed before the group had settled them, because no handler of it lived for longer than groups.forget.";
+STATE is `live`; `broken` where the file does not load (an older version may go on serving); `not running` where no
+running host has it; `missing` where only the store knows it. LAG counts retries and delayed work too; `lost` are events
+that retention trimmed before the group had settled them, because no handler of it lived for longer than groups.forget.";
 
 /// Flags of `handlers`.
 #[derive(Debug, clap::Args)]
@@ -53,19 +53,27 @@ struct Row {
 /// Prints the handlers.
 pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let registry = host::load_folder(&config.handlers_dir, config)?;
-    let backend = open(config)?;
-    let rows = rows(&registry, backend.overview.groups().await?, backend.overview.reports().await?);
-    backend.close().await;
+    let (groups, reports) = if is_there(config) { ask(config).await? } else { Default::default() };
+    let rows = rows(&registry, groups, reports);
     if args.json {
         output::json(&rows)?;
     } else {
         print(&rows)?;
+        output::remark_if_empty(&registry, &config.handlers_dir);
     }
     Ok(ExitCode::SUCCESS)
 }
 
+async fn ask(config: &Config) -> anyhow::Result<(Vec<GroupStatus>, Vec<HandlerReport>)> {
+    let backend = open(config)?;
+    let answers = (backend.overview.groups().await, backend.overview.reports().await);
+    backend.close().await;
+    Ok((answers.0?, answers.1?))
+}
+
 fn rows(registry: &Registry, groups: Vec<GroupStatus>, mut reports: Vec<HandlerReport>) -> Vec<Row> {
-    reports.sort_by_key(|report| report.at);
+    // The last one counts: of a host that runs, if there is one, and of those the one that spoke last.
+    reports.sort_by_key(|report| (report.state != HandlerReport::NOT_RUNNING, report.at));
     let reports: BTreeMap<String, HandlerReport> =
         reports.into_iter().map(|report| (report.handler.clone(), report)).collect();
     let mut by_handler: BTreeMap<String, Vec<GroupStatus>> = BTreeMap::new();
@@ -85,7 +93,7 @@ fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Opti
     let state = match (problem, report, loaded) {
         (Some(_), ..) => "broken",
         (None, Some(report), _) => &report.state,
-        (None, None, Some(_)) => "not running",
+        (None, None, Some(_)) => HandlerReport::NOT_RUNNING,
         (None, None, None) => "missing",
     };
     let sum = |count: fn(&GroupStatus) -> u64| groups.iter().map(count).sum();
@@ -143,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_that_came_last_counts_and_groups_add_up() {
+    fn the_last_report_of_a_running_host_counts_and_groups_add_up() {
         let group = |name: &str, lag, dead| GroupStatus {
             group: name.into(),
             handler: "mail".into(),
@@ -153,7 +161,12 @@ mod tests {
             dead,
             lost: dead,
         };
-        let reports = vec![report("mail", "live", 2), report("mail", "broken", 1), report("gone", "missing", 1)];
+        let reports = vec![
+            report("mail", "live", 2),
+            report("mail", "broken", 1),
+            report("mail", HandlerReport::NOT_RUNNING, 3),
+            report("gone", HandlerReport::NOT_RUNNING, 1),
+        ];
         let rows = rows(&Registry::default(), vec![group("a", 3, 1), group("b", 4, 0)], reports);
         let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["gone", "mail"]);

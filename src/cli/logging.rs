@@ -18,7 +18,7 @@ pub fn start(log: &Log, flag: bool, serves: bool) {
     let level = if quiet { LogLevel::Warn } else { log.level };
     let said = std::env::var("RUST_LOG").ok().filter(|said| !flag && !said.is_empty());
     let filter = EnvFilter::try_new(said.as_deref().unwrap_or(level.as_str())).unwrap_or_else(|error| {
-        output::complain(&format!("RUST_LOG is ignored: {error}"));
+        output::remark(&format!("warning: RUST_LOG is ignored: {error}"));
         EnvFilter::new(level.as_str())
     });
     let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);

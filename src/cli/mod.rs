@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bus::BusError;
 use crate::config::{self, BusUrl, Config, ConfigProblems, Flags};
+use crate::event::Json;
 use crate::host::{self, Backend, StartError};
 
 /// Something failed, or problems were found.
@@ -89,8 +90,14 @@ pub fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
-    let config = config::load(&cli.flags)?;
     let command = cli.command.unwrap_or_else(|| Command::Run(run::RunArgs::default()));
+    let config = match command {
+        Command::Run(_) | Command::Check(_) | Command::Demo(_) => config::load(&cli.flags)?,
+        _ => config::load_without_secrets(&cli.flags)?,
+    };
+    if matches!(command, Command::Demo(_)) && cli.flags.bus.is_some() {
+        return Err(UsageError("the demo brings a store of its own: leave out --bus".into()).into());
+    }
     let serves = matches!(&command, Command::Run(_) | Command::Demo(demo::DemoArgs { keep: true, .. }));
     logging::start(&config.log, cli.flags.log.is_some(), serves);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
@@ -117,6 +124,32 @@ fn open(config: &Config) -> anyhow::Result<Backend> {
         return Err(UsageError(message.into()).into());
     }
     Ok(host::open(config, None)?)
+}
+
+/// [`open`] for a command that has nothing to tell where there is no store yet, and must not make one.
+fn look(config: &Config) -> anyhow::Result<Backend> {
+    if !is_there(config) {
+        let cause = "there is no such file; `moontide run` and `emit` make it, --bus names another".into();
+        return Err(BusError::Away { store: config.bus.url.to_string(), cause }.into());
+    }
+    open(config)
+}
+
+fn is_there(config: &Config) -> bool {
+    !matches!(&config.bus.url, BusUrl::SqliteFile(path) if !path.exists())
+}
+
+/// A JSON document that was given on the command line as `what`.
+fn document(what: &str, text: String) -> Result<Json, UsageError> {
+    let hint = if text.trim_start().starts_with(['{', '[', '"']) {
+        ""
+    } else {
+        "; a text needs quotes of its own: '\"text\"'"
+    };
+    Json::parse(text).map_err(|error| match error.is_data() {
+        true => UsageError(format!("{what} cannot be taken: {error}")),
+        false => UsageError(format!("{what} is not JSON: {error}{hint}")),
+    })
 }
 
 fn report(error: &anyhow::Error) -> ExitCode {

@@ -1,21 +1,30 @@
 //! What commands print: tables that also read well when piped, JSON listings, messages and questions.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
 
 use bytes::Bytes;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::event::Json;
+use crate::registry::Registry;
 
 /// Widest text of a table's cell; JSON listings have everything.
 const CELL_CHARS_MAX: usize = 72;
+/// Least width that a folded column is readable in.
+const FOLDED_CHARS_MIN: usize = 16;
 
 /// Whether to use colours on an output that is, or is not, a terminal (<https://no-color.org>).
 pub fn colours(is_terminal: bool) -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     is_terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Lines and columns of the terminal that standard output is.
+pub fn terminal_size() -> (u16, u16) {
+    console::Term::stdout().size()
 }
 
 /// Prints a line to standard output.
@@ -28,13 +37,20 @@ pub fn remark(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
+/// Says what makes a handler, where there is none.
+pub fn remark_if_empty(registry: &Registry, folder: &Path) {
+    if registry.handlers.is_empty() {
+        remark(&format!("there is no handler in {} yet: a file order.created.luau there is one", folder.display()));
+    }
+}
+
 /// Prints an error to standard error.
 pub fn complain(message: &str) {
     let label = if colours(io::stderr().is_terminal()) { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
     remark(&format!("{label} {message}"));
 }
 
-/// Prints a table with a header line.
+/// Prints a table with a header line. A terminal that is too narrow for it gets the last column folded.
 pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -42,6 +58,9 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
     table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
+    }
+    if io::stdout().is_terminal() {
+        fold(&mut table, terminal_size().1);
     }
     let mut out = io::stdout().lock();
     let bold = colours(io::stdout().is_terminal());
@@ -52,6 +71,20 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
         }
     }
     Ok(())
+}
+
+/// Folds the last column, if what the others leave of the terminal's `columns` is enough to read it.
+fn fold(table: &mut Table, columns: u16) {
+    let widths = table.column_max_content_widths();
+    let others: usize = widths.iter().rev().skip(1).map(|width| usize::from(*width) + 2).sum();
+    if others + FOLDED_CHARS_MIN > columns.into() {
+        return;
+    }
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns);
+    let last = widths.len() - 1;
+    for column in table.column_iter_mut().take(last) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
 }
 
 /// Prints a listing as one JSON array, an element per line.
@@ -91,6 +124,11 @@ pub fn document(json: &Json) -> Box<RawValue> {
 
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// A number of things: `1 event`, `2 events`.
+pub fn counted(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A text that fits a table's cell: one line, cut.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{FAILED, UsageError, open, output};
+use super::{FAILED, UsageError, document, look, open, output};
 use crate::bus::{StateAdmin, StateEntry};
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -75,7 +75,7 @@ struct Row {
 /// Does what was asked for.
 pub async fn run(command: StateCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let command = checked(command)?;
-    let backend = open(config)?;
+    let backend = if let StateCommand::Set { .. } = &command { open(config)? } else { look(config)? };
     let done = execute(command, &backend).await;
     backend.close().await;
     done
@@ -84,9 +84,7 @@ pub async fn run(command: StateCommand, config: &Config) -> anyhow::Result<ExitC
 /// Refuses what the store should not be bothered with.
 fn checked(command: StateCommand) -> Result<StateCommand, UsageError> {
     if let StateCommand::Set { value, .. } = &command {
-        Json::parse(value.clone()).map_err(|error| {
-            UsageError(format!("the value is not JSON: {error}; a text needs quotes of its own: '\"text\"'"))
-        })?;
+        document("the value", value.clone())?;
     }
     Ok(command)
 }

@@ -197,10 +197,13 @@ fn read_stream(table: &mut Table<'_>) -> StreamRule {
     if let Err(message) = check_stream_name(&name) {
         table.note("name", message);
     }
-    let texts = table.need("types", |table| table.optional_texts("types"));
-    if texts.is_empty() {
-        table.note("types", "must name at least one type: [\"Checkout*\"]");
-    }
+    let texts = table.need("types", |table| {
+        let texts = table.optional_texts("types");
+        if texts.as_ref().is_some_and(Vec::is_empty) {
+            table.note("types", "must name at least one type: [\"Checkout*\"]");
+        }
+        texts
+    });
     let mut types = Vec::with_capacity(texts.len());
     for text in texts {
         match TypePattern::parse(&text) {

@@ -10,6 +10,7 @@ use figment::value::{Dict, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::problem::{Origin, Problem};
+use super::raw::show;
 use crate::nearest::nearest;
 
 /// `config/default.toml`.
@@ -68,9 +69,19 @@ impl Layers {
         let defaults = Toml::from_str::<Dict>(DEFAULT_TOML).expect("default.toml is embedded, and a test parses it");
         let variables = Variables::of(&defaults);
         let file = flags.config.clone().unwrap_or_else(|| around.file.clone());
+        let mut from_file = read_file(&file, flags.config.is_some(), problems);
+        // Before the next layer covers them up.
+        from_file.retain(|key, value| {
+            let wrong = defaults.contains_key(key) && value.as_dict().is_none();
+            if wrong {
+                let message = format!("must be a table, not {}", show(value));
+                problems.push(Problem { origin: Origin::File(file.clone()), key: key.clone(), message });
+            }
+            !wrong
+        });
         let figment = Figment::new()
             .merge(Layer { name: "default", values: defaults })
-            .merge(Layer { name: "file", values: read_file(&file, flags.config.is_some(), problems) })
+            .merge(Layer { name: "file", values: from_file })
             .merge(Layer { name: "variable", values: variables.read(&around.environment, problems) })
             .merge(Layer { name: "flag", values: flag_values(flags) });
         let root = figment.data().ok().and_then(|mut by_profile| by_profile.remove(&Profile::Default));
@@ -175,7 +186,9 @@ impl Variables {
 
     fn unknown(&self, name: &str) -> Problem {
         let known = self.0.keys().map(String::as_str).chain([FILE_VARIABLE]);
+        let longer: Vec<_> = self.0.keys().filter(|known| known.starts_with(&format!("{name}_"))).cloned().collect();
         let message = match nearest(name, known) {
+            _ if !longer.is_empty() => format!("sets nothing; did you mean {}?", longer.join(" or ")),
             Some(near) => format!("sets nothing; did you mean {near}?"),
             None => "sets nothing; variables are named after the keys of config/default.toml: MOONTIDE_BUS_URL".into(),
         };

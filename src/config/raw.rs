@@ -129,7 +129,7 @@ impl<'a> Table<'a> {
             let bytes = units::bytes(&text).map_err(|error| error.to_string())?;
             match usize::try_from(bytes) {
                 Ok(bytes) if bytes >= least => Ok(Some(bytes)),
-                _ => Err(format!("{} is too little; at least \"{least} B\"", show(value))),
+                _ => Err(format!("{} is too little; at least \"{}\"", show(value), units::show_bytes(least as u64))),
             }
         })
     }

@@ -26,8 +26,8 @@ pub struct Row {
 /// A place where progress is drawn.
 pub struct Live<W> {
     out: W,
-    /// The output is a terminal: the cursor can go back.
-    terminal: bool,
+    /// Where the output is a terminal, so that the cursor can go back: its lines and columns now.
+    terminal: Option<fn() -> (u16, u16)>,
     lines_drawn: usize,
     /// How often it was told how things stand.
     looks: u32,
@@ -35,14 +35,15 @@ pub struct Live<W> {
 }
 
 impl<W: Write> Live<W> {
-    pub fn new(out: W, terminal: bool) -> Self {
+    /// `terminal` says how many lines and columns there are; `None`: the output is no terminal.
+    pub fn new(out: W, terminal: Option<fn() -> (u16, u16)>) -> Self {
         Self { out, terminal, lines_drawn: 0, looks: 0, last_line: String::new() }
     }
 
     /// Shows how things stand now. Without a terminal: in one line, at every tenth look, if anything changed.
     pub fn draw(&mut self, rows: &[Row]) -> io::Result<()> {
-        if self.terminal {
-            return self.redraw(&table(rows));
+        if let Some(size) = self.terminal {
+            return self.redraw(&fitting(&table(rows), size()));
         }
         self.looks += 1;
         let line = line(rows);
@@ -55,7 +56,7 @@ impl<W: Write> Live<W> {
 
     /// Shows the last state, as a table wherever the output goes.
     pub fn finish(&mut self, rows: &[Row]) -> io::Result<()> {
-        if self.terminal {
+        if self.terminal.is_some() {
             return self.redraw(&table(rows));
         }
         writeln!(self.out, "\n{}", table(rows))
@@ -69,6 +70,13 @@ impl<W: Write> Live<W> {
         writeln!(self.out, "{table}")?;
         self.out.flush()
     }
+}
+
+/// What of `table` a terminal can show without wrapping or scrolling, which would lead the cursor astray.
+fn fitting(table: &str, (lines, columns): (u16, u16)) -> String {
+    let cut = |line: &str| line.chars().take(columns.into()).collect::<String>();
+    let shown = table.lines().take(usize::from(lines).saturating_sub(1).max(1)).map(cut);
+    shown.collect::<Vec<_>>().join("\n")
 }
 
 fn table(rows: &[Row]) -> String {
@@ -102,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_terminal_is_redrawn_in_place() {
-        let mut live = Live::new(Vec::new(), true);
+        let mut live = Live::new(Vec::new(), Some(|| (24, 80)));
         live.draw(&[row("a", 1, 1), row("b", 1, 1)]).expect("a buffer takes everything");
         live.draw(&[row("a", 2, 0), row("b", 2, 0)]).expect("a buffer takes everything");
         let text = String::from_utf8(live.out).expect("it is text");
@@ -110,8 +118,18 @@ mod tests {
     }
 
     #[test]
+    fn a_small_terminal_gets_what_fits() {
+        let mut live = Live::new(Vec::new(), Some(|| (3, 10)));
+        for done in [1, 2] {
+            live.draw(&[row("a", done, 1), row("b", 1, 1)]).expect("a buffer takes everything");
+        }
+        let text = String::from_utf8(live.out).expect("it is text");
+        assert!(text.ends_with("\x1b[2A\x1b[J  handler \n  a       \n"), "{text:?}");
+    }
+
+    #[test]
     fn elsewhere_news_is_printed_now_and_then() {
-        let mut live = Live::new(Vec::new(), false);
+        let mut live = Live::new(Vec::new(), None);
         for look in 0..2 * LOOKS_PER_LINE + 1 {
             live.draw(&[row("a", 1, if look < LOOKS_PER_LINE { 9 } else { 4 })]).expect("a buffer takes everything");
         }

@@ -211,7 +211,10 @@ pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let handlers = config.handlers_dir.clone();
     let bus = config.bus.url.to_string();
     let host = Host::start(config, start).await?;
-    tracing::info!("handlers from {}, events in {bus}", handlers.display());
+    match host.snapshot().len() {
+        0 => tracing::warn!("no handler in {} yet; a file that is dropped there starts by itself", handlers.display()),
+        count => tracing::info!(count, "handlers from {}, events in {bus}", handlers.display()),
+    }
     signal().await;
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {

@@ -118,8 +118,8 @@ impl Supervisor {
             return;
         }
         let kept = now.program.as_ref().map(|program| program.version.to_string());
-        let serves = kept.map_or("it does not run".to_owned(), |version| format!("version {version} keeps serving"));
-        tracing::error!(handler = name, "does not load, {serves}: {problem}");
+        let serves = kept.map_or("does not run".to_owned(), |version| format!("version {version} keeps serving"));
+        tracing::error!(handler = name, "{serves}, its file does not load: {problem}");
     }
 
     fn serve(&mut self, name: &str, program: &Arc<Program>) {

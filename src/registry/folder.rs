@@ -113,14 +113,14 @@ impl Walk {
             return Ok(());
         }
         let path = entry.path();
-        let meta = fs::metadata(&path).map_err(|error| error.to_string())?;
+        let meta = fs::metadata(&path).map_err(|error| unreachable_because(&path, &error))?;
         let is_script = has_ending(&path);
         if !meta.is_dir() && !is_script {
             return Ok(());
         }
         let name = file_name.to_str().ok_or("the name is not UTF-8; rename it")?;
         check_part(name)?;
-        self.stays_inside(&path)?;
+        self.stays_inside(&path, meta.is_dir())?;
         let below = format!("{prefix}{name}");
         match meta.is_dir() {
             true if is_script => Err("a folder cannot have the ending of a script; rename it".to_owned()),
@@ -134,12 +134,23 @@ impl Walk {
         }
     }
 
-    fn stays_inside(&self, path: &Path) -> Result<(), String> {
+    fn stays_inside(&self, path: &Path, is_dir: bool) -> Result<(), String> {
         let real = fs::canonicalize(path).map_err(|error| error.to_string())?;
-        match real.starts_with(&self.root) {
-            true => Ok(()),
-            false => Err(format!("a link that leaves the folder, to {}", real.display())),
+        if !real.starts_with(&self.root) {
+            return Err(format!("a link that leaves the folder, to {}", real.display()));
         }
+        let around = path.parent().map(fs::canonicalize).transpose().map_err(|error| error.to_string())?;
+        if is_dir && around.is_some_and(|around| around.starts_with(&real)) {
+            return Err(format!("a link in a circle, to {}", real.display()));
+        }
+        Ok(())
+    }
+}
+
+fn unreachable_because(path: &Path, error: &io::Error) -> String {
+    match fs::read_link(path) {
+        Ok(target) => format!("a link to {}: {error}", target.display()),
+        Err(_) => error.to_string(),
     }
 }
 
@@ -217,6 +228,9 @@ mod tests {
         fs::write(outside.path().join("secret.luau"), "return 1").expect("a file");
         symlink(outside.path().join("secret.luau"), dir.path().join("link.luau")).expect("a link");
         symlink("/dev/zero", dir.path().join("zero.luau")).expect("a link");
+        symlink("nowhere", dir.path().join("dangling.luau")).expect("a link");
+        fs::create_dir(dir.path().join("sub")).expect("a folder");
+        symlink(dir.path(), dir.path().join("sub/circle")).expect("a link");
         fs::create_dir(dir.path().join("folder.luau")).expect("a folder");
         fs::write(dir.path().join("big.luau"), vec![b' '; (SOURCE_BYTES_MAX + 1) as usize]).expect("a file");
         fs::write(dir.path().join("latin.luau"), b"return '\xff'").expect("a file");
@@ -226,10 +240,13 @@ mod tests {
 
         let (sources, skipped) = Scanner::new(dir.path()).scan().expect("the folder is there");
         assert_eq!(sources.files.len(), 0);
+        assert_eq!(skipped.len(), 9, "each is said once: {skipped:?}");
         let reasons = reasons(&skipped);
         for part in [
             "link.luau: a link that",
             "zero.luau: ",
+            "dangling.luau: a link to nowhere: No such file",
+            "sub/circle: a link in a circle, to ",
             "folder.luau: a folder",
             "big.luau: larger",
             "latin.luau: not UTF-8 from byte 8",

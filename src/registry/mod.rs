@@ -78,7 +78,7 @@ fn hashes(program: &Program, sources: &Sources) -> Vec<(String, u128)> {
 }
 
 fn twice(before: Option<&Loaded>, name: &str, paths: &[String]) -> Loaded {
-    let problem = format!("{} all claim the name {name}; keep one of them", paths.join(" and "));
+    let problem = format!("{} claim the same name, {name}; keep one of them", paths.join(" and "));
     refused(before, &paths[0], problem)
 }
 
@@ -111,8 +111,9 @@ fn refuse_shared_groups(previous: &Registry, registry: &mut Registry, streams: &
     for (name, rival, stream) in refusals {
         let Some(program) = registry.handlers.get(&name).and_then(|loaded| loaded.program.clone()) else { continue };
         let group = &program.manifest.group;
+        let file = &program.file;
         let problem =
-            format!("the group {group} on {stream} is claimed by {rival} too; give one of them another group");
+            format!("{file}: the group {group} on {stream} is claimed by {rival} too; give one of them another group");
         let before = previous.handlers.get(&name);
         registry.handlers.insert(name, refused(before, &program.file, problem));
     }

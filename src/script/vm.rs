@@ -18,6 +18,7 @@ use super::run::Run;
 use super::{Granted, Limits, Program, Sources};
 use crate::clock::Clock;
 use crate::outcome::{Failure, FailureKind, Outcome};
+use crate::units;
 
 /// Longest source file in bytes: compiling is not interruptible (8.4 MB took 12 s).
 pub(super) const SOURCE_BYTES_MAX: usize = 512 << 10;
@@ -256,6 +257,6 @@ fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>) -> Result<Value, Fai
 
 /// What a run that hit the VM's memory limit failed of.
 pub(super) fn out_of_memory(limits: &Limits) -> Failure {
-    let limit = limits.memory_bytes / 1024;
-    Failure::new(FailureKind::Memory, format!("needed more than limits.memory = {limit} KiB; keep less, or raise it"))
+    let limit = units::show_bytes(limits.memory_bytes as u64);
+    Failure::new(FailureKind::Memory, format!("needed more than limits.memory = \"{limit}\"; keep less, or raise it"))
 }

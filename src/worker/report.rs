@@ -1,5 +1,7 @@
 //! Tells what happened: metrics and log lines, from what settle answered and never from what was hoped.
 
+use std::time::Duration;
+
 use crate::bus::{Answer, BusError, DeadId, Delivery, Run};
 use crate::judge::Verdict;
 use crate::metrics::HandlerMetrics;
@@ -45,7 +47,7 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
                 metrics.failed(place(failure));
             }
             if metrics.may_log() {
-                retry_line(handler, judged, delivery, failure, *counted, delay.as_secs_f64());
+                retry_line(handler, judged, delivery, failure, *counted, *delay);
             }
         }
         Verdict::Dead { reason, failure } => {
@@ -69,12 +71,21 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
     }
 }
 
-fn retry_line(handler: &str, judged: &Judged, delivery: &Delivery, failure: &Failure, counted: bool, seconds: f64) {
+fn retry_line(handler: &str, judged: &Judged, delivery: &Delivery, failure: &Failure, counted: bool, delay: Duration) {
     let (version, event, attempt) = (&*judged.version, id(judged), delivery.attempt());
+    let after = rounded(delay);
     if counted {
-        tracing::warn!(handler, version, event, attempt, "failed, again in {seconds:.1} s: {}", place(failure));
+        tracing::warn!(handler, version, event, attempt, "failed, again in {after:?}: {}", place(failure));
     } else {
-        tracing::info!(handler, version, event, attempt, "snoozed for {seconds:.1} s: {}", failure.message);
+        tracing::info!(handler, version, event, attempt, "snoozed for {after:?}: {}", failure.message);
+    }
+}
+
+/// What people want to know of a delay: milliseconds of a short one, seconds of a longer one.
+fn rounded(delay: Duration) -> Duration {
+    match delay.as_secs() {
+        0 => Duration::from_millis(delay.as_millis() as u64),
+        seconds => Duration::from_secs(seconds + u64::from(delay.subsec_millis() >= 500)),
     }
 }
 

@@ -1,25 +1,31 @@
 //! The command line, from outside: outputs, refusals, exit codes.
 
+use std::path::Path;
+
 use assert_cmd::Command;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::{contains, is_empty, starts_with};
 use tempfile::TempDir;
 
 /// A folder to run commands in; nothing of the surrounding environment reaches them.
-struct Place(TempDir);
+pub struct Place(TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self(TempDir::new().expect("a temporary folder can be made"));
         std::fs::create_dir(place.0.path().join("handlers")).expect("the folder is writable");
         place
     }
 
-    fn file(&self, path: &str, text: &str) {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn file(&self, path: &str, text: &str) {
         std::fs::write(self.0.path().join(path), text).expect("the folder is writable");
     }
 
-    fn moontide(&self, args: &[&str]) -> Command {
+    pub fn moontide(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_moontide"));
         command.current_dir(self.0.path()).env_clear().args(args);
         command
@@ -92,11 +98,11 @@ fn a_file_is_stored_up_to_the_line_that_is_no_event() {
     let place = Place::new();
     place.file("events.ndjson", "{\"type\":\"a\"}\n\n{\"type\":\"b\",\"data\":[1]}\nnonsense\n{\"type\":\"c\"}\n");
     let file = ["emit", "--file", "events.ndjson"];
-    let stops = contains("error: line 4 is no JSON object").and(contains("the 2 events before it were stored"));
+    let stops = contains("error: line 4 is no JSON object").and(contains("stored 2 events before it"));
     place.moontide(&file).assert().code(1).stdout("stored 2 events\n").stderr(stops);
     let left_out = starts_with("line 4 is no JSON object").and(contains("; left out\n"));
     let skips = place.moontide(&file).arg("--skip-bad").assert().code(1);
-    skips.stdout("stored 3 events, left out 1 lines\n").stderr(left_out);
+    skips.stdout("stored 3 events, left out 1 line\n").stderr(left_out);
 }
 
 #[test]
@@ -118,7 +124,7 @@ fn check_names_what_is_wrong_and_fails() {
     place.file("handlers/good.luau", HANDLER);
     place.file("moontide.toml", "[handlers.'billing/*']\nconcurrency = 1\n");
     let idle = "warning: [handlers.\"billing/*\"] fits no handler\n";
-    place.moontide(&["check"]).assert().success().stdout(contains("1 handlers, no problems")).stderr(idle);
+    place.moontide(&["check"]).assert().success().stdout(contains("1 handler, no problems")).stderr(idle);
     place.file("handlers/bad.luau", "return broken(\n");
     place.moontide(&["check"]).assert().code(1).stdout(contains("problem: ").and(contains("1 of 2 have problems")));
     let found = place.moontide(&["check", "--json"]).assert().code(1);
@@ -130,6 +136,7 @@ fn check_names_what_is_wrong_and_fails() {
 #[test]
 fn listings_are_json_arrays_even_when_empty() {
     let place = Place::new();
+    place.moontide(&["emit", "a", "1"]).assert().success();
     for args in [&["dead", "list"][..], &["state", "list"], &["handlers"], &["check"]] {
         place.moontide(args).arg("--json").assert().success().stdout("[]\n").stderr(is_empty());
     }
@@ -138,6 +145,7 @@ fn listings_are_json_arrays_even_when_empty() {
 #[test]
 fn what_is_not_there_is_code_1() {
     let place = Place::new();
+    place.moontide(&["emit", "a", "1"]).assert().success();
     for args in
         [&["dead", "show", "7"][..], &["dead", "replay", "7"], &["state", "get", "k"], &["state", "delete", "k"]]
     {
@@ -156,5 +164,5 @@ fn a_reader_that_leaves_does_not_stop_the_storing() {
     let script = "\"$0\" emit --file events.ndjson --json | head -n 1";
     let moontide = env!("CARGO_BIN_EXE_moontide");
     let shell = Command::new("bash").current_dir(place.0.path()).args(["-c", script, moontide]).assert();
-    shell.stdout(starts_with("[{\"id\":")).stderr(contains("the 20000 events before it were stored"));
+    shell.stdout(starts_with("[{\"id\":")).stderr(contains("stored 20000 events before it"));
 }

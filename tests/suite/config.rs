@@ -96,6 +96,18 @@ fn all_problems_are_reported_at_once_with_their_places() {
 }
 
 #[test]
+fn a_table_that_is_none_is_seen_even_under_a_variable() {
+    let case = given("bus = 5").variable("MOONTIDE_BUS_URL", "memory:").variable("MOONTIDE_LOG", "debug");
+    assert_eq!(
+        case.problems(),
+        [
+            "moontide.toml: bus: must be a table, not 5",
+            "MOONTIDE_LOG: sets nothing; did you mean MOONTIDE_LOG_FORMAT or MOONTIDE_LOG_LEVEL?",
+        ]
+    );
+}
+
+#[test]
 fn wrong_values_come_with_right_ones() {
     refused(&[
         ("limits = 5", &["moontide.toml: limits: must be a table, not 5"]),
@@ -106,7 +118,7 @@ fn wrong_values_come_with_right_ones() {
         ),
         (
             "[limits]\nmemory = '64 KiB'",
-            &["moontide.toml: limits.memory: \"64 KiB\" is too little; at least \"1048576 B\""],
+            &["moontide.toml: limits.memory: \"64 KiB\" is too little; at least \"1 MiB\""],
         ),
         (
             "[sqlite]\nsynchronous = 'off'",

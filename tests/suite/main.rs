@@ -1,6 +1,7 @@
 //! The one integration binary: each module tests one promise through the public interface.
 
 mod cli;
+mod cli_first_steps;
 mod config;
 mod conformance;
 mod crash;

@@ -310,7 +310,8 @@ impl Overview for SqliteStore {
     }
 
     async fn reports(&self) -> Result<Vec<HandlerReport>, BusError> {
-        self.store.read(|conn, _| overview::reports(conn)).await
+        let place = self.store.options.place.clone();
+        self.store.read(move |conn, _| overview::reports(conn, &place)).await
     }
 
     async fn history(

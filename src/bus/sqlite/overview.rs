@@ -5,8 +5,8 @@
 use rusqlite::Connection;
 
 use super::fault::Fault;
-use super::row;
 use super::tx::{Tx, entry_id, position, seq_of};
+use super::{Place, process, row};
 use crate::bus::{GroupStatus, HandlerReport, Undecodable};
 use crate::event::{EntryId, Event};
 
@@ -44,11 +44,15 @@ pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
     Ok(groups.collect::<Result<_, _>>()?)
 }
 
-/// Keeps what a host says about its handlers; what it said before is replaced.
+/// Keeps what a host says about its handlers; what it said before, and what hosts that are gone said of them, is replaced.
 pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault> {
     let mut forget = tx.conn.prepare_cached("DELETE FROM report WHERE instance = ?")?;
+    let mut forget_gone = tx
+        .conn
+        .prepare_cached("DELETE FROM report WHERE handler = ? AND instance NOT IN (SELECT name FROM process)")?;
     for report in reports {
         forget.execute([&report.instance])?;
+        forget_gone.execute([&report.handler])?;
     }
     let mut insert = tx.conn.prepare_cached(
         "INSERT OR REPLACE INTO report(instance, handler, group_name, version, state, last_error, at) VALUES(?,?,?,?,?,?,?)",
@@ -59,19 +63,21 @@ pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault
     Ok(())
 }
 
-/// What hosts said about their handlers.
-pub(super) fn reports(conn: &Connection) -> Result<Vec<HandlerReport>, Fault> {
+/// What hosts said about their handlers; of a host that is gone, that it is not running.
+pub(super) fn reports(conn: &Connection, place: &Place) -> Result<Vec<HandlerReport>, Fault> {
+    let alive = process::alive(conn, place)?;
     let mut list = conn.prepare_cached(
         "SELECT handler, group_name, version, state, last_error, instance, at FROM report ORDER BY handler, instance",
     )?;
     let reports = list.query_map([], |row| {
+        let (state, instance): (String, String) = (row.get(3)?, row.get(5)?);
         Ok(HandlerReport {
             handler: row.get(0)?,
             group: row.get(1)?,
             version: row.get(2)?,
-            state: row.get(3)?,
+            state: if alive.contains(&instance) { state } else { HandlerReport::NOT_RUNNING.to_owned() },
             last_error: row.get(4)?,
-            instance: row.get(5)?,
+            instance,
             at: row.get(6)?,
         })
     })?;

@@ -3,7 +3,7 @@
 //! Each process raises a counter; peers watch it on their own monotonic clock and take a process for dead when its counter
 //! stood still for the recovery time, or at once when the kernel has given up the lock that it held. No wall clock decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -54,6 +54,18 @@ pub(super) fn leave(tx: &Tx<'_>, id: i64) -> Result<bool, Fault> {
     full.execute([id])?;
     let sql = "DELETE FROM process WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM span WHERE owner = ?1)";
     Ok(tx.conn.prepare_cached(sql)?.execute([id])? == 1)
+}
+
+/// Names of the processes whose end nobody has seen: on a file, the kernel still holds their lock.
+pub(super) fn alive(conn: &Connection, place: &Place) -> Result<HashSet<String>, Fault> {
+    let mut list = conn.prepare_cached("SELECT id, name FROM process")?;
+    let processes: Vec<(i64, String)> =
+        list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let lives = |id| match place {
+        Place::File(path) => !locks::is_dead(path, id),
+        Place::Memory => true,
+    };
+    Ok(processes.into_iter().filter(|(id, _)| lives(*id)).map(|(_, name)| name).collect())
 }
 
 /// A process and where its counter stood.

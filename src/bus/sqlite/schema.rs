@@ -2,6 +2,7 @@
 //!
 //! Owns the list of migrations. A file that is not ours, newer than we are or damaged is refused before anything is written.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -58,10 +59,16 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, Fault> {
 
 fn open_file(path: &Path) -> Result<Connection, Fault> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(folder).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                Fault::Unusable(format!("{} is no folder; move it away, or name another file", folder.display()))
+            }
+            _ => error.into(),
+        })?;
     }
     match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => return Err(Fault::Unusable("it is a folder; name a file in it".into())),
+        Ok(found) if !found.is_file() => return Err(Fault::Unusable("it is no regular file; name another".into())),
         Ok(found) if found.permissions().readonly() => {
             return Err(Fault::Unusable("the file is read-only; make it and its folder writable".into()));
         }
@@ -103,7 +110,8 @@ fn check(conn: &Connection, place: &Place) -> Result<(), Fault> {
     match found.as_str() {
         "ok" => Ok(()),
         damage => Err(Fault::Unusable(format!(
-            "it is damaged ({damage}); restore a backup, or save what is readable with `sqlite3 FILE .recover`"
+            "it is damaged ({}); restore a backup, or save what is readable with `sqlite3 FILE .recover`",
+            damage.replace('\n', " ")
         ))),
     }
 }

@@ -4,7 +4,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use super::{FAILED, UsageError, open, output};
+use super::{FAILED, UsageError, look, output};
 use crate::bus::{BusError, DeadFilter, DeadId, DeadLetters, Replayed};
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -104,7 +104,7 @@ fn reason(text: &str) -> Result<DeathReason, String> {
 
 /// Does what was asked for.
 pub async fn run(command: DeadCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = open(config)?;
+    let backend = look(config)?;
     let done = execute(command, backend.dead.as_ref()).await;
     backend.close().await;
     done
@@ -178,24 +178,25 @@ async fn discard(dead: &dyn DeadLetters, which: Which, yes: bool) -> anyhow::Res
     let all = which.all;
     let ids = which.resolve(dead).await?;
     if all && !yes && !ids.is_empty() {
-        match output::ask(&format!("discard {} dead letters for good?", ids.len())) {
+        match output::ask(&format!("discard {} for good?", output::counted(ids.len(), "dead letter"))) {
             Some(true) => {}
             Some(false) => {
                 output::remark("nothing was discarded");
                 return Ok(ExitCode::from(FAILED));
             }
             None => {
-                let message = format!("{} dead letters would be gone for good; say --yes, or name them", ids.len());
+                let letters = output::counted(ids.len(), "dead letter");
+                let message = format!("{letters} would be gone for good; say --yes, or name them");
                 return Err(UsageError(message).into());
             }
         }
     }
     let mut discarded = 0;
     for page in ids.chunks(PAGE) {
-        discarded += dead.discard(page).await?;
+        discarded += dead.discard(page).await? as usize;
     }
-    output::say(&format!("discarded {discarded} dead letters"))?;
-    let complete = all || discarded == ids.len() as u64;
+    output::say(&format!("discarded {}", output::counted(discarded, "dead letter")))?;
+    let complete = all || discarded == ids.len();
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 

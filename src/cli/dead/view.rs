@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::bus::{DeadLetter, PastFailure, Undecodable};
-use crate::cli::output::{cell, document, or_dash, readable};
+use crate::cli::output::{cell, counted, document, or_dash, readable};
 use crate::clock::rfc3339;
 use crate::event::Event;
 
@@ -119,7 +119,10 @@ impl<'a> View<'a> {
         };
         line("dead letter", Some(&self.id.to_string()));
         line("handler", Some(&format!("{} (version {}, group {})", self.handler, self.version, self.group)));
-        line("given up", Some(&format!("{}, {} after {} attempts", self.failed_at, self.reason, self.attempts)));
+        line(
+            "given up",
+            Some(&format!("{}, {} after {}", self.failed_at, self.reason, counted(self.attempts as usize, "attempt"))),
+        );
         line("lay at", Some(&format!("{}/{}", self.stream, self.entry)));
         line("idempotency key", self.idempotency_key);
         line("replayed at", self.replayed_at.as_deref());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -43,11 +44,16 @@ type Fields = BTreeMap<String, Box<RawValue>>;
 impl Draft {
     /// Reads one line of a file; the error says what is wrong with it.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        let mut fields: Fields = serde_json::from_slice(line).map_err(|error| {
+        let no_object = |error: serde_json::Error| {
             // The line has a number of its own.
             let error = error.to_string().replace("at line 1 column", "at column");
-            format!("is no JSON object: {error}; write {{\"type\": \"order.created\", \"data\": {{…}}}}")
+            format!("is no JSON object: {error}; each line is one: {{\"type\": \"order.created\", \"data\": {{…}}}}")
+        };
+        Json::parse(Bytes::copy_from_slice(line)).map_err(|error| match error.is_data() {
+            true => format!("cannot be taken: {error}"),
+            false => no_object(error),
         })?;
+        let mut fields: Fields = serde_json::from_slice(line).map_err(no_object)?;
         check_envelope(&mut fields)?;
         let kind = text(&mut fields, "type")?.ok_or("has no \"type\"")?;
         let mut field = |name| text(&mut fields, name);
@@ -173,6 +179,7 @@ mod tests {
         for (line, says) in [
             ("[1]", "is no JSON object: invalid type: sequence"),
             (r#"{"type":"a""#, "is no JSON object: EOF"),
+            (r#"{"type":"a","type":"b"}"#, "cannot be taken: the key \"type\" stands twice"),
             (r#"{"data":1}"#, "has no \"type\""),
             (r#"{"type":7}"#, "has \"type\" that is no text"),
             (r#"{"type":"a b"}"#, "has the type \"a b\": ' ' cannot stand in an event type"),

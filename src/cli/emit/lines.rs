@@ -3,6 +3,8 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 const BUFFER_BYTES: usize = 1 << 20;
+/// What some programs put in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +68,10 @@ impl<R: Read> Lines<R> {
 
     /// Reads up to a line break, or one byte and a line break more than is allowed.
     fn read(&mut self, text: &mut Vec<u8>) -> io::Result<usize> {
+        if self.bytes == 0 && self.reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
+            self.reader.consume(BYTE_ORDER_MARK.len());
+            self.bytes += BYTE_ORDER_MARK.len() as u64;
+        }
         let read = self.reader.by_ref().take(self.bytes_max as u64 + 2).read_until(b'\n', text)?;
         self.bytes += read as u64;
         Ok(read)
@@ -103,6 +109,7 @@ mod tests {
             [(1, text("abc")), (4, text("abcd")), (5, Line::TooLong(4)), (6, Line::TooLong(4)), (7, text("x")),]
         );
         assert_eq!(all("abcdefghijk", 4), [(1, Line::TooLong(4))]);
+        assert_eq!(all("\u{feff}abc\n\u{feff}", 4), [(1, text("abc")), (2, text("\u{feff}"))]);
         assert_eq!(all("", 4), []);
     }
 }

@@ -14,11 +14,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::output::JsonArray;
-use super::{FAILED, UsageError, open, output};
+use super::{FAILED, UsageError, document, open, output};
 use crate::bus::Bus;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::event::{EntryId, Json};
+use crate::event::EntryId;
 use crate::outcome::Emit;
 use crate::units;
 use draft::{Defaults, Draft};
@@ -121,9 +121,7 @@ pub async fn run(mut args: EmitArgs, config: &Config) -> anyhow::Result<ExitCode
 }
 
 async fn one(args: EmitArgs, config: &Config, defaults: &Defaults) -> anyhow::Result<ExitCode> {
-    let data = Json::parse(args.data.unwrap_or_default()).map_err(|error| {
-        UsageError(format!("the data is not JSON: {error}; a text needs quotes of its own: '\"text\"'"))
-    })?;
+    let data = document("the data", args.data.unwrap_or_default())?;
     let draft = Draft { kind: args.kind.unwrap_or_default(), id: args.id, data: Some(data), ..Draft::default() };
     let emit = draft.finish(defaults, SystemClock.now()).map_err(UsageError)?;
     let backend = open(config)?;
@@ -152,6 +150,9 @@ impl Input {
         let cannot = || UsageError(format!("cannot read {}", path.display()));
         let file = File::open(path).with_context(cannot)?;
         let about = file.metadata().with_context(cannot)?;
+        if about.is_dir() {
+            return Err(UsageError(format!("cannot read {}: it is a folder", path.display())).into());
+        }
         Ok(Self { reader: Box::new(file), length: about.is_file().then_some(about.len()) })
     }
 
@@ -177,8 +178,8 @@ struct Feed<'a> {
     batch: Vec<Emit>,
     /// Line of the batch's first event.
     batch_line: u64,
-    stored: u64,
-    skipped: u64,
+    stored: usize,
+    skipped: usize,
 }
 
 impl<'a> Feed<'a> {
@@ -196,14 +197,22 @@ impl<'a> Feed<'a> {
                 self.publish(lines.number()).await?;
                 self.bar.set_position(lines.bytes());
             }
-            let line = lines.next().with_context(|| format!("cannot read on after {} stored events", self.stored))?;
+            let line = lines.next().with_context(|| {
+                format!(
+                    "cannot read on after line {} ({} stored)",
+                    lines.number(),
+                    output::counted(self.stored, "event")
+                )
+            })?;
             let problem = match line {
                 Line::End => break,
                 Line::Text(text) => match Draft::parse(&text).and_then(|draft| self.push(draft, lines.number())) {
                     Ok(()) => continue,
                     Err(problem) => problem,
                 },
-                Line::TooLong(bytes) => format!("is longer than {bytes} bytes (limits.payload)"),
+                Line::TooLong(bytes) => {
+                    format!("is longer than {bytes} bytes: limits.payload, and 64 KiB for what is not data")
+                }
             };
             self.refuse(lines.number(), &problem, skip_bad).await?;
         }
@@ -227,10 +236,8 @@ impl<'a> Feed<'a> {
             return Ok(());
         }
         self.publish(line - 1).await?;
-        let stored = self.stored;
-        anyhow::bail!(
-            "line {line} {problem}; the {stored} events before it were stored, from line {line} on nothing was"
-        )
+        let stored = output::counted(self.stored, "event");
+        anyhow::bail!("line {line} {problem}; stored {stored} before it, and nothing from line {line} on")
     }
 
     async fn publish(&mut self, last_line: u64) -> anyhow::Result<()> {
@@ -239,10 +246,10 @@ impl<'a> Feed<'a> {
         }
         let emits = std::mem::take(&mut self.batch);
         let entries = self.bus.publish(emits.clone()).await.with_context(|| {
-            let (stored, first) = (self.stored, self.batch_line);
-            format!("{stored} events were stored; lines {first} to {last_line} were not confirmed")
+            let (stored, first) = (output::counted(self.stored, "event"), self.batch_line);
+            format!("stored {stored}; lines {first} to {last_line} were not confirmed")
         })?;
-        self.stored += emits.len() as u64;
+        self.stored += emits.len();
         self.bar.set_message(self.stored.to_string());
         self.show(&emits, entries);
         Ok(())
@@ -260,10 +267,13 @@ impl<'a> Feed<'a> {
     /// Says how much was stored.
     fn finish(&mut self) -> anyhow::Result<()> {
         self.bar.finish_and_clear();
-        let left_out = if self.skipped > 0 { format!(", left out {} lines", self.skipped) } else { String::new() };
+        let left_out = match self.skipped {
+            0 => String::new(),
+            skipped => format!(", left out {}", output::counted(skipped, "line")),
+        };
         match self.array.take() {
             Some(array) => array.close(),
-            None => Ok(output::say(&format!("stored {} events{left_out}", self.stored))?),
+            None => Ok(output::say(&format!("stored {}{left_out}", output::counted(self.stored, "event")))?),
         }
     }
 }
@@ -329,7 +339,7 @@ mod tests {
     async fn what_was_not_confirmed_is_named() {
         let bus = Batches(Mutex::default(), 1);
         let error = feed(&bus, "{\"type\":\"a\"}\n".repeat(900).as_bytes()).await.expect_err("the store is away");
-        let says = "500 events were stored; lines 501 to 900 were not confirmed: x.db is away: locked";
+        let says = "stored 500 events; lines 501 to 900 were not confirmed: x.db is away: locked";
         assert_eq!(format!("{error:#}"), says);
         assert!(error.is::<BusError>(), "the exit code tells that it was the store");
     }

@@ -131,7 +131,7 @@ pub(super) fn size(value: &Value, most: usize) -> Result<usize, String> {
     match usize::try_from(read) {
         Ok(0) => Err("expected more than nothing, such as \"64 MiB\"".to_owned()),
         Ok(read) if read <= most => Ok(read),
-        _ => Err(format!("expected at most {} KiB, the operator's limit", most / 1024)),
+        _ => Err(format!("expected at most \"{}\", the operator's limit", units::show_bytes(most as u64))),
     }
 }
 
