@@ -14,6 +14,7 @@ mod load;
 mod lookups;
 mod manifest;
 mod meter;
+mod natives;
 mod pool;
 mod run;
 mod sources;

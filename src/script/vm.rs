@@ -14,6 +14,7 @@ use super::api::{self, Bucket, Home};
 use super::convert::Codec;
 use super::fault;
 use super::meter::Meter;
+use super::natives;
 use super::run::Run;
 use super::{Granted, Limits, Program, Sources};
 use crate::clock::Clock;
@@ -193,6 +194,7 @@ fn home(lua: &Lua, opening: &Opening<'_>) -> mlua::Result<Rc<Home>> {
 
 /// Makes the globals: what Luau has and scripts may have, and what the prelude makes of the host's functions.
 fn install(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Entries> {
+    natives::install(lua)?;
     let globals = lua.globals();
     let host = api::functions(lua, home)?;
     let made = lua.create_table()?;
