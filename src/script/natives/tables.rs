@@ -11,6 +11,8 @@ use super::{ask, integer, native, refuse, text};
 
 /// Most elements that one call moves or joins (about 0.1 s).
 const ELEMENTS_MAX: i64 = 1 << 20;
+/// So few elements are sorted whatever they are.
+const SORT_FEW: c_int = 16;
 /// Most elements that are sorted without asking the interrupt, and the longest texts among them.
 const SORT_LIGHT: c_int = 1 << 16;
 const SORT_TEXT_LIGHT: usize = 1 << 10;
@@ -80,12 +82,13 @@ unsafe fn is_heavy(state: *mut lua_State) -> bool {
     unsafe {
         let count = ffi::lua_objlen_(state, 1);
         count > SORT_LIGHT
-            || (1..=count).any(|at| {
-                ffi::lua_rawgeti_(state, 1, at);
-                let long = text(state, -1).is_some_and(|text| text.len() > SORT_TEXT_LIGHT);
-                ffi::lua_settop(state, -2);
-                long
-            })
+            || count > SORT_FEW
+                && (1..=count).any(|at| {
+                    ffi::lua_rawgeti_(state, 1, at);
+                    let long = text(state, -1).is_some_and(|text| text.len() > SORT_TEXT_LIGHT);
+                    ffi::lua_settop(state, -2);
+                    long
+                })
     }
 }
 
