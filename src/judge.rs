@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::outcome::{Failure, FailureKind, Outcome, Release};
+use crate::outcome::{Failure, FailureKind, Outcome};
 
 /// Longest delay that `ctx:retry(after)` can ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -123,7 +123,7 @@ pub fn judge(outcome: Outcome, policy: &RetryPolicy, at: Circumstances) -> (Verd
         Outcome::Undecodable { reason } => dead(DeathReason::Undecodable, FailureKind::Event, reason),
         Outcome::Invalid { reason } => dead(DeathReason::Invalid, FailureKind::Event, reason),
         Outcome::Duplicate { by } => Verdict::Skip { by },
-        Outcome::Released(Release::Stopping | Release::Neighbour | Release::StoreAway) => Verdict::Release,
+        Outcome::Released(_) => Verdict::Release,
     };
     (verdict, None)
 }

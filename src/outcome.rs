@@ -180,6 +180,11 @@ pub enum Release {
     Neighbour,
     /// The store could not be read; says nothing about the script.
     StoreAway,
+    /// Its thread was lost to another run.
+    Moved,
+    /// It held its thread although it should have ended, and the thread was given up: as bad as a death of the process, and
+    /// counted like one.
+    Stuck,
 }
 
 /// What kind of failure it was; the names appear in dead letters and metrics.

@@ -43,6 +43,7 @@ Exit codes:
   1  failed, or problems were found
   2  wrong usage or configuration
   3  the store is away, full or cannot be used
+  4  too many scripts could not be interrupted (moontide run)
 
 Settings come from built-in defaults, moontide.toml, MOONTIDE_* variables and flags; what is named later wins.";
 

@@ -81,7 +81,7 @@ impl Scanner {
         }
         self.known = known;
         let files = self.known.iter().map(|(name, known)| (name.clone(), known.source.clone())).collect();
-        Ok((Arc::new(Sources { files }), walk.skipped))
+        Ok((Arc::new(Sources::of(files)), walk.skipped))
     }
 }
 

@@ -35,7 +35,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
         return Err(Some(Outcome::Failed(Failure::new(FailureKind::Host, "a run needs an event"))));
     };
     let text = key_of(stage, work, run, event).await?;
-    let manifest = &work.program.manifest;
+    let manifest = &work.piece.program.manifest;
     if let Some(window) = manifest.idempotency.window {
         let key = RecordKey::new(&manifest.group, &event.kind, &text);
         *record = Some(Record { key, text: text.clone(), window });
@@ -61,7 +61,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
 
 /// Gets a VM for `run` and puts it in.
 fn enter(stage: &Stage, work: &Work, run: &Run) -> Result<Rc<Warm>, Early> {
-    let warm = stage.vm(&work.program, work.alone).map_err(|failure| Some(Outcome::Failed(failure)))?;
+    let warm = stage.vm(&work.piece.program, work.piece.alone).map_err(|failure| Some(Outcome::Failed(failure)))?;
     run.vm.set(warm.number);
     warm.vm.tidy();
     Ok(warm)
@@ -69,7 +69,7 @@ fn enter(stage: &Stage, work: &Work, run: &Run) -> Result<Rc<Warm>, Early> {
 
 /// The text of the idempotency key.
 async fn key_of(stage: &Stage, work: &Work, run: &Rc<Run>, event: &Event) -> Result<String, Early> {
-    let text = match &work.program.manifest.idempotency.key {
+    let text = match &work.piece.program.manifest.idempotency.key {
         IdempotencyKey::SourceAndId => key::from_source_and_id(event),
         IdempotencyKey::Paths(paths) => key::from_paths(event, paths),
         IdempotencyKey::Function => from_function(stage, work, run, event).await?,

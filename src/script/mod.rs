@@ -5,6 +5,7 @@
 
 mod api;
 mod buffer;
+mod compile;
 pub mod convert;
 mod fault;
 mod hints;
@@ -14,12 +15,15 @@ mod load;
 mod lookups;
 mod manifest;
 mod meter;
+mod natives;
 mod pool;
+mod post;
 mod run;
 mod sources;
 mod stage;
 mod thread;
 mod vm;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +41,7 @@ use crate::streams::Streams;
 
 pub use self::load::load;
 pub use self::pool::Pool;
+pub use self::watchdog::EXIT_STUCK;
 
 /// The text of every script below the handlers folder, read at one moment. Programs are built from it and never touch the
 /// file system again, so that a handler and its modules are always of one version.
@@ -44,6 +49,7 @@ pub use self::pool::Pool;
 pub struct Sources {
     /// By path below the folder, with `/` and its ending: `billing/charge.luau`, `lib/money.luau`.
     pub files: BTreeMap<String, Source>,
+    compiled: compile::Compiled,
 }
 
 /// One file.

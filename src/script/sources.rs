@@ -3,6 +3,7 @@
 //! Owns the rule of `require`: `@lib/…` and paths relative to the requiring file, never outside the handlers folder. Never
 //! touches the file system: what is not in the snapshot does not exist.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
@@ -29,7 +30,12 @@ impl Sources {
     /// A snapshot of `files`: paths below the handlers folder with `/`, and their text.
     pub fn new(files: impl IntoIterator<Item = (String, Arc<str>)>) -> Self {
         let source = |text: Arc<str>| Source { hash: xxh3_128(text.as_bytes()), text };
-        Self { files: files.into_iter().map(|(path, text)| (path, source(text))).collect() }
+        Self::of(files.into_iter().map(|(path, text)| (path, source(text))).collect())
+    }
+
+    /// A snapshot of files that were hashed already.
+    pub fn of(files: BTreeMap<String, Source>) -> Self {
+        Self { files, ..Self::default() }
     }
 
     /// The file that `require(request)` means in the file `from`.

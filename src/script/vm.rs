@@ -1,6 +1,6 @@
 //! One Luau VM: the sandbox, the libraries, and one handler's file in it.
 //!
-//! Owns which globals scripts have and that only text is ever loaded. A VM belongs to one thread and one version of one
+//! Owns which globals scripts have. A VM belongs to one thread and one version of one
 //! handler; nothing of a run stays in it but what the script keeps in its own top-level locals.
 
 use std::cell::{Cell, RefCell};
@@ -11,17 +11,17 @@ use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value};
 
 use super::api::{self, Bucket, Home};
+use super::compile;
 use super::convert::Codec;
 use super::fault;
 use super::meter::Meter;
+use super::natives;
 use super::run::Run;
 use super::{Granted, Limits, Program, Sources};
 use crate::clock::Clock;
 use crate::outcome::{Failure, FailureKind, Outcome};
 use crate::units;
 
-/// Longest source file in bytes: compiling is not interruptible (8.4 MB took 12 s).
-pub(super) const SOURCE_BYTES_MAX: usize = 512 << 10;
 /// What host calls may use above the limit, so that they fail as errors and not half-way.
 const MEMORY_SLACK: usize = 128 << 10;
 /// Coroutines kept for further runs.
@@ -194,6 +194,7 @@ fn home(lua: &Lua, opening: &Opening<'_>) -> mlua::Result<Rc<Home>> {
 
 /// Makes the globals: what Luau has and scripts may have, and what the prelude makes of the host's functions.
 fn install(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Entries> {
+    natives::install(lua)?;
     let globals = lua.globals();
     let host = api::functions(lua, home)?;
     let made = lua.create_table()?;
@@ -223,27 +224,12 @@ fn seal(lua: &Lua, entries: &Entries) -> mlua::Result<()> {
     entries.seal.call((globals, base))
 }
 
-/// Compiles a file of the snapshot; always as text, for bytecode can do anything.
-pub(super) fn chunk(lua: &Lua, sources: &Sources, file: &str) -> mlua::Result<Function> {
-    let Some(source) = sources.files.get(file) else {
-        return Err(mlua::Error::RuntimeError(format!("{file} is not among the files that were read")));
-    };
-    let text = source.text.trim_start_matches('\u{feff}');
-    if text.len() > SOURCE_BYTES_MAX {
-        let size = text.len();
-        return Err(mlua::Error::RuntimeError(format!(
-            "{file} has {size} bytes; a file has at most {SOURCE_BYTES_MAX}"
-        )));
-    }
-    lua.load(text).set_name(format!("={file}")).set_mode(ChunkMode::Text).into_function()
-}
-
 /// Runs the file; its budget is the processor limit of a run.
 fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>) -> Result<Value, Failure> {
     let run = Rc::new(Run::loading(opening.limits.clone()));
     let returned = {
         let _slice = opening.meter.enter(&run);
-        chunk(lua, opening.sources, opening.file).and_then(|chunk| chunk.call::<Value>(()))
+        compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| chunk.call::<Value>(()))
     };
     if run.is_out_of_memory() || returned.as_ref().is_err_and(fault::is_memory) {
         return Err(out_of_memory(opening.limits));

@@ -62,10 +62,9 @@ impl Judged {
         }
     }
 
-    /// The verdict on a delivery under which the process died too often: it is not run once more.
-    pub fn killer(delivery: Arc<Delivery>, version: Arc<str>) -> Self {
-        let message = format!("the process died {} times while this event ran alone", delivery.deaths);
-        let failure = Failure::new(FailureKind::Crash, message);
+    /// The verdict on a delivery under which the process, or a script thread, died too often: it is not run once more.
+    pub fn killer(delivery: Arc<Delivery>, how: &str, version: Arc<str>) -> Self {
+        let failure = Failure::new(FailureKind::Crash, how);
         Self::without_run(delivery, Verdict::Dead { reason: DeathReason::Killer, failure }, version)
     }
 

@@ -33,13 +33,15 @@ pub(super) struct Later {
     waiting: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, Again)>>,
     /// Conflicts in a row, of deliveries that had one.
     conflicts: HashMap<(Lease, EntryId), u32>,
+    /// Threads lost to deliveries that cost one.
+    stuck: HashMap<(Lease, EntryId), u32>,
     /// Cancelled: nothing waits any longer.
     stop: CancellationToken,
 }
 
 impl Later {
     pub fn new(stop: CancellationToken) -> Self {
-        Self { waiting: FuturesUnordered::new(), conflicts: HashMap::new(), stop }
+        Self { waiting: FuturesUnordered::new(), conflicts: HashMap::new(), stuck: HashMap::new(), stop }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -78,8 +80,18 @@ impl Later {
         }
     }
 
-    /// The delivery is settled: its conflicts no longer count.
+    /// The delivery cost a script thread; answers how many by now.
+    pub fn stuck(&mut self, delivery: &Delivery) -> u32 {
+        let count = self.stuck.entry((delivery.lease, delivery.entry)).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// The delivery is settled: its conflicts, and what it cost, no longer count.
     pub fn forget(&mut self, delivery: &Delivery) {
+        if !self.stuck.is_empty() {
+            self.stuck.remove(&(delivery.lease, delivery.entry));
+        }
         if !self.conflicts.is_empty() {
             self.conflicts.remove(&(delivery.lease, delivery.entry));
         }

@@ -224,8 +224,8 @@ impl Worker {
     /// Sorts a delivery: to be run, to be run alone, or given up unrun.
     fn admit(&mut self, delivery: Arc<Delivery>) {
         if delivery.deaths >= CRASH_BUDGET {
-            let version = self.spec.program.load().version.clone();
-            self.unsettled.push(Judged::killer(delivery, version));
+            let how = format!("the process died {} times while this event ran alone", delivery.deaths);
+            self.give_up(delivery, &how);
         } else if delivery.deaths > 0 {
             self.later.push(delivery, Again::Suspect, AFTER_DEATH);
         } else if delivery.orphaned >= ORPHANED_ALONE {
@@ -233,6 +233,12 @@ impl Worker {
         } else {
             self.buffer.push_back(delivery);
         }
+    }
+
+    /// The crash budget is used up.
+    fn give_up(&mut self, delivery: Arc<Delivery>, how: &str) {
+        let version = self.spec.program.load().version.clone();
+        self.unsettled.push(Judged::killer(delivery, how, version));
     }
 
     // --- run ---
@@ -307,6 +313,8 @@ impl Worker {
             match run.outcome {
                 Outcome::Released(Release::Neighbour) => self.again(run.delivery, true, Duration::ZERO),
                 Outcome::Released(Release::StoreAway) => self.again(run.delivery, false, backoff(1)),
+                Outcome::Released(Release::Moved) => self.moved(run.delivery),
+                Outcome::Released(Release::Stuck) => self.stuck(run.delivery),
                 _ => self.judge_run(run),
             }
         }
@@ -315,6 +323,25 @@ impl Worker {
     fn again(&mut self, delivery: Arc<Delivery>, alone: bool, after: Duration) {
         let again = if alone || delivery.orphaned >= ORPHANED_ALONE { Again::Alone } else { Again::Run };
         self.later.push(delivery, again, after);
+    }
+
+    /// A script thread was lost, and with it the turns of its runs: they are never given back.
+    fn moved(&mut self, delivery: Arc<Delivery>) {
+        self.hot = Arc::default();
+        self.again(delivery, false, Duration::ZERO);
+    }
+
+    /// The run could not be ended and cost a thread. That counts as a death of the process does: it runs once more, alone
+    /// and under its mark, and then is given up.
+    fn stuck(&mut self, delivery: Arc<Delivery>) {
+        self.hot = Arc::default();
+        self.turn.take_if(|(_, lease, entry)| *lease == delivery.lease && *entry == delivery.entry);
+        let deaths = delivery.deaths + self.later.stuck(&delivery);
+        if deaths < CRASH_BUDGET {
+            return self.later.push(delivery, Again::Suspect, AFTER_DEATH);
+        }
+        let message = "the script could not be interrupted and was given up with its thread, the last time alone";
+        self.give_up(delivery, message);
     }
 
     fn judge_run(&mut self, run: Finished) {

@@ -60,6 +60,8 @@ fn the_table() {
         (Outcome::Released(Release::Stopping), "release", "release"),
         (Outcome::Released(Release::Neighbour), "release", "release"),
         (Outcome::Released(Release::StoreAway), "release", "release"),
+        (Outcome::Released(Release::Moved), "release", "release"),
+        (Outcome::Released(Release::Stuck), "release", "release"),
     ];
     for (outcome, with_attempts_left, with_none) in rows {
         assert_eq!(word(outcome.clone(), 1, 0), with_attempts_left, "{outcome:?}, attempts left");

@@ -285,6 +285,37 @@ async fn a_killer_is_given_up_without_another_run() {
 }
 
 #[tokio::test]
+async fn a_run_that_costs_its_thread_twice_is_a_killer() {
+    let bench = Bench::new(8);
+    let stuck = || Outcome::Released(Release::Stuck);
+    bench.runner.outcomes.lock().extend([
+        stuck(),
+        Outcome::Released(Release::Moved),
+        Outcome::Done(Effects::default()),
+    ]);
+    bench.deliver([delivery(1), delivery(2)]);
+    assert_eq!(bench.until_settled(1).await, [Verdict::Commit]);
+    bench.runner.outcomes.lock().extend([stuck()]);
+    let verdicts = bench.until_settled(2).await;
+    let Verdict::Dead { reason: DeathReason::Killer, failure } = &verdicts[1] else { panic!("{verdicts:?}") };
+    assert_eq!(failure.kind, FailureKind::Crash);
+    let log = ["run 1", "run 2", "run 2", "settle 2", "mark 1", "run 1", "settle 1"];
+    assert_eq!(*bench.log.lock(), log, "it ran alone and under its mark");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_suspect_that_costs_its_thread_gives_its_turn_to_the_next() {
+    let bench = Bench::new(8);
+    bench.runner.outcomes.lock().extend([Outcome::Released(Release::Stuck)]);
+    bench.deliver([1, 2].map(|n| Delivery { orphaned: 2, ..delivery(n) }));
+    bench.until_settled(2).await;
+    let log = ["mark 1", "run 1", "mark 2", "run 2", "settle 2", "mark 1", "run 1", "settle 1"];
+    assert_eq!(*bench.log.lock(), log);
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn effects_that_can_never_be_applied_end_in_a_dead_letter() {
     let bench = Bench::new(8);
     bench.inbox.replies.lock().extend([Some(Answer::Invalid { reason: "n is a text".to_owned() })]);

@@ -5,8 +5,11 @@
 //! what becomes of it.
 
 mod args;
+#[cfg(debug_assertions)]
+mod block;
 mod config;
 mod ctx;
+mod json;
 mod kv;
 mod log;
 mod metrics;
@@ -179,8 +182,11 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     all.raw_set("time", time::functions(lua, home)?)?;
     all.raw_set("uuid", uuid::functions(lua, home)?)?;
     all.raw_set("config", config::functions(lua, home)?)?;
-    all.raw_set("json", home.codec.library(lua)?)?;
+    all.raw_set("json", json::functions(lua, home)?)?;
+    all.raw_set("null", home.codec.null())?;
     all.raw_set("require", require::function_of(lua, home)?)?;
+    #[cfg(debug_assertions)]
+    all.raw_set("block", block::function_of(lua, home)?)?;
     all.raw_set("fault", super::fault::handler(lua, home)?)?;
     all.raw_set("caught", super::fault::caught(lua, home)?)?;
     all.raw_set("handler", &*home.name)?;

@@ -9,8 +9,8 @@ use mlua::{Function, Lua, MultiValue, Value};
 
 use super::args::text;
 use super::{Home, Problem, function};
+use crate::script::compile;
 use crate::script::run::Phase;
-use crate::script::vm;
 
 const REQUIRE: &str = "require";
 
@@ -65,7 +65,7 @@ fn run_module(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
 }
 
 fn returned_by(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
-    let mut returned = vm::chunk(lua, &home.sources, path)?.call::<MultiValue>(())?;
+    let mut returned = compile::chunk(lua, &home.sources, path)?.call::<MultiValue>(())?;
     let value = match (returned.len(), returned.pop_front()) {
         (1, Some(value)) if !value.is_nil() => value,
         (count, _) => {

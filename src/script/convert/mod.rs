@@ -5,12 +5,12 @@
 
 mod decode;
 mod encode;
-mod library;
 mod number;
 mod raw;
 #[cfg(test)]
 mod tests;
 mod text;
+mod types;
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -88,7 +88,7 @@ impl Codec {
     pub fn install(lua: &Lua) -> mlua::Result<Self> {
         let array = lua.create_table()?;
         array.set_readonly(true);
-        library::install_types(lua)?;
+        types::install(lua)?;
         Ok(Self { array, scratch: Rc::default() })
     }
 
@@ -99,7 +99,7 @@ impl Codec {
     pub fn decode(&self, lua: &Lua, text: &[u8], freeze: bool) -> Result<Value, DecodeError> {
         match self.decode_exact(lua, text, freeze)?.0 {
             Value::Integer(integer) if number::is_beyond_doubles(integer) => {
-                Ok(library::opaque(lua, itoa::Buffer::new().format(integer).as_bytes())?)
+                Ok(types::opaque(lua, itoa::Buffer::new().format(integer).as_bytes())?)
             }
             value => Ok(value),
         }
@@ -200,9 +200,24 @@ impl Codec {
         value.is_null()
     }
 
-    /// The script library `json`, not frozen yet.
-    pub fn library(&self, lua: &Lua) -> mlua::Result<Table> {
-        library::build(lua, self)
+    /// A `json.number`; `None`: the text is no JSON number.
+    pub fn number(&self, lua: &Lua, text: &[u8]) -> mlua::Result<Option<Value>> {
+        match number::scan(text, 0) {
+            Ok((_, end)) if end == text.len() => types::opaque(lua, text).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Marks a table as an array: it is encoded as one even when it is empty. `None`: it has another metatable, or is frozen.
+    pub fn array(&self, table: Table) -> mlua::Result<Option<Table>> {
+        match table.metatable() {
+            Some(metatable) if metatable == self.array => return Ok(Some(table)),
+            Some(_) => return Ok(None),
+            None if table.is_readonly() => return Ok(None),
+            None => {}
+        }
+        table.set_metatable(Some(self.array.clone()))?;
+        Ok(Some(table))
     }
 }
 

@@ -83,17 +83,6 @@ fn refusals_read_well() {
     let error = encode("{ lines = { { price = 0/0 } } }", &Bounds::default()).expect_err("refused");
     assert_eq!(error.to_string(), "value.lines[1].price is NaN, which JSON cannot keep");
     assert_eq!(error.rooted("data").to_string(), "data.lines[1].price is NaN, which JSON cannot keep");
-    let (lua, _codec) = vm();
-    let error = lua.load("json.encode({ a = { print } })").exec().expect_err("refused").to_string();
-    assert!(error.contains("json.encode: value.a[1] is a function, which JSON cannot keep"), "{error}");
-    let error = lua.load("json.decode('[1,]')").exec().expect_err("refused").to_string();
-    assert!(error.contains("json.decode: line 1, column 4: a value is expected here"), "{error}");
-    let error = lua.load("json.decode({})").exec().expect_err("refused").to_string();
-    assert!(error.contains("json.decode: argument 1: string expected, got table"), "{error}");
-    let error = lua.load("json.number('1x')").exec().expect_err("refused").to_string();
-    assert!(error.contains("json.number: argument 1"), "{error}");
-    let error = lua.load("json.array(table.freeze({}))").exec().expect_err("refused").to_string();
-    assert!(error.contains("table.clone"), "{error}");
 }
 
 const BOMB: &str = "(function() local t = {} for _ = 1, 24 do t = { t, t } end return t end)()";
