@@ -25,9 +25,11 @@ const RACY_SECONDS: i64 = 3;
 const OPEN_NONBLOCKING: i32 = 0o4000;
 
 /// Something in the folder that is not read, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Skipped {
     pub path: PathBuf,
+    /// The same below the folder, with `/`.
+    pub file: String,
     pub reason: String,
 }
 
@@ -67,8 +69,9 @@ impl Scanner {
     /// # Errors
     /// When the root itself cannot be listed; then nothing is known to have vanished.
     pub fn scan(&mut self) -> io::Result<(Arc<Sources>, Vec<Skipped>)> {
-        let mut walk = Walk { root: fs::canonicalize(&self.root)?, found: Vec::new(), skipped: Vec::new() };
-        walk.folder(&self.root.clone(), "", 0)?;
+        let root = fs::canonicalize(&self.root)?;
+        let mut walk = Walk { within: vec![root.clone()], root, found: Vec::new(), skipped: Vec::new() };
+        walk.folder(&self.root.clone(), "")?;
         let now = now_seconds();
         let mut known = BTreeMap::new();
         for (name, path, meta) in walk.found {
@@ -76,10 +79,12 @@ impl Scanner {
             let unchanged = self.known.remove(&name).filter(|known| known.stamp == stamp && !stamp.is_racy(now));
             match unchanged.map_or_else(|| read(&path), |known| Ok(known.source)) {
                 Ok(source) => drop(known.insert(name, Known { stamp, source })),
-                Err(reason) => walk.skipped.push(Skipped { path, reason }),
+                Err(Unread::Gone) => {}
+                Err(Unread::Because(reason)) => walk.skipped.push(Skipped { path, file: name, reason }),
             }
         }
         self.known = known;
+        walk.skipped.sort();
         let files = self.known.iter().map(|(name, known)| (name.clone(), known.source.clone())).collect();
         Ok((Arc::new(Sources { files }), walk.skipped))
     }
@@ -92,40 +97,48 @@ fn now_seconds() -> i64 {
 
 struct Walk {
     root: PathBuf,
+    /// The real folders that we are in, outermost first.
+    within: Vec<PathBuf>,
     found: Vec<(String, PathBuf, Metadata)>,
     skipped: Vec<Skipped>,
 }
 
 impl Walk {
-    fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            if let Err(reason) = self.entry(&entry, prefix, depth) {
-                self.skipped.push(Skipped { path: entry.path(), reason });
+            if let Err(reason) = self.entry(&entry, prefix) {
+                let file = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                self.skipped.push(Skipped { path: entry.path(), file, reason });
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &fs::DirEntry, prefix: &str, depth: usize) -> Result<(), String> {
+    fn entry(&mut self, entry: &fs::DirEntry, prefix: &str) -> Result<(), String> {
         let file_name = entry.file_name();
         if file_name.as_encoded_bytes().starts_with(b".") || file_name.as_encoded_bytes().starts_with(b"_") {
             return Ok(());
         }
         let path = entry.path();
-        let meta = fs::metadata(&path).map_err(|error| error.to_string())?;
         let is_script = has_ending(&path);
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        let meta = match if is_link { fs::metadata(&path) } else { entry.metadata() } {
+            Ok(meta) => meta,
+            // Removed since the folder was listed, or a link to nothing that is no script.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !(is_link && is_script) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
         if !meta.is_dir() && !is_script {
             return Ok(());
         }
         let name = file_name.to_str().ok_or("the name is not UTF-8; rename it")?;
         check_part(name)?;
-        self.stays_inside(&path)?;
+        let target = if is_link { Some(self.inside(&path)?) } else { None };
         let below = format!("{prefix}{name}");
         match meta.is_dir() {
             true if is_script => Err("a folder cannot have the ending of a script; rename it".to_owned()),
-            true if depth >= DEPTH_MAX => Err(format!("folders are read to a depth of {DEPTH_MAX}")),
-            true => self.folder(&path, &format!("{below}/"), depth + 1).map_err(|error| error.to_string()),
+            true => self.enter(&path, target, &format!("{below}/")),
             false if !meta.is_file() => Err("not a regular file".to_owned()),
             false => {
                 self.found.push((below, path, meta));
@@ -134,30 +147,58 @@ impl Walk {
         }
     }
 
-    fn stays_inside(&self, path: &Path) -> Result<(), String> {
+    /// Goes into a folder; `target`: where a link to it leads.
+    fn enter(&mut self, path: &Path, target: Option<PathBuf>, prefix: &str) -> Result<(), String> {
+        if self.within.len() > DEPTH_MAX {
+            return Err(format!("folders are read to a depth of {DEPTH_MAX}"));
+        }
+        if target.as_ref().is_some_and(|target| self.within.contains(target)) {
+            return Err("a link to a folder that it lies in".to_owned());
+        }
+        let name = path.file_name().unwrap_or_default();
+        let real = target.unwrap_or_else(|| self.within.last().unwrap_or(&self.root).join(name));
+        self.within.push(real);
+        let walked = self.folder(path, prefix);
+        self.within.pop();
+        walked.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error.to_string()) })
+    }
+
+    /// Where a link leads, if that is inside the root.
+    fn inside(&self, path: &Path) -> Result<PathBuf, String> {
         let real = fs::canonicalize(path).map_err(|error| error.to_string())?;
         match real.starts_with(&self.root) {
-            true => Ok(()),
+            true => Ok(real),
             false => Err(format!("a link that leaves the folder, to {}", real.display())),
         }
     }
 }
 
-fn read(path: &Path) -> Result<Source, String> {
+/// Why a file was not read.
+enum Unread {
+    /// It was removed since the folder was listed.
+    Gone,
+    Because(String),
+}
+
+fn read(path: &Path) -> Result<Source, Unread> {
+    let because = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Unread::Gone,
+        _ => Unread::Because(format!("cannot be read: {error}")),
+    };
     let open = |path: &Path| OpenOptions::new().read(true).custom_flags(OPEN_NONBLOCKING).open(path);
-    let file: File = open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let file: File = open(path).map_err(because)?;
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
-        return Err("not a regular file".to_owned());
+        return Err(Unread::Because("not a regular file".to_owned()));
     }
     let mut bytes = Vec::new();
-    file.take(SOURCE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(SOURCE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(because)?;
     if bytes.len() as u64 > SOURCE_BYTES_MAX {
-        return Err(format!("larger than {} KiB; split it into modules", SOURCE_BYTES_MAX >> 10));
+        return Err(Unread::Because(format!("larger than {} KiB; split it into modules", SOURCE_BYTES_MAX >> 10)));
     }
     let hash = xxh3_128(&bytes);
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        format!("not UTF-8 from byte {at} on; save it as UTF-8")
+        Unread::Because(format!("not UTF-8 from byte {at} on; save it as UTF-8"))
     })?;
     Ok(Source { text: text.into(), hash })
 }
@@ -170,7 +211,8 @@ fn check_part(name: &str) -> Result<(), String> {
     }
 }
 
-fn has_ending(path: &Path) -> bool {
+/// Whether a file of this name is a script.
+pub fn has_ending(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "luau" || ending == "lua")
 }
 
