@@ -9,7 +9,7 @@ use super::{check, open, output};
 use crate::bus::{GroupStatus, HandlerReport};
 use crate::clock::rfc3339;
 use crate::config::Config;
-use crate::host;
+use crate::host::{self, Backend};
 use crate::registry::{Loaded, Registry};
 
 const AFTER_HELP: &str = "\
@@ -17,8 +17,9 @@ Examples:
   moontide handlers
   moontide handlers --json | jq '.[] | select(.dead > 0) | .name'
 
-STATE is what the host that spoke last says (live, broken, missing), `broken` where the file does not load, and
-`not running` where no host has spoken of the handler. LAG counts retries and delayed work too.";
+STATE is what the host that spoke last says (live, broken), `broken` where the file does not load, `not running` where no
+host that is alive has spoken of the handler, and `missing` where there is no file any more. VERSION is the one that serves,
+since SINCE; where none does, the file's. LAG counts retries and delayed work too.";
 
 /// Flags of `handlers`.
 #[derive(Debug, clap::Args)]
@@ -31,17 +32,20 @@ pub struct HandlersArgs {
 
 /// One handler, from all sides.
 #[derive(Debug, Serialize)]
-struct Row {
-    name: String,
+pub(super) struct Row {
+    pub(super) name: String,
+    /// What serves; where nothing does, what the file holds.
     version: Option<String>,
+    /// Since when it serves.
+    since: Option<String>,
     types: Vec<String>,
     group: Option<String>,
-    state: String,
-    lag: u64,
-    in_flight: u64,
-    delayed: u64,
-    dead: u64,
-    last_error: Option<String>,
+    pub(super) state: String,
+    pub(super) lag: u64,
+    pub(super) in_flight: u64,
+    pub(super) delayed: u64,
+    pub(super) dead: u64,
+    pub(super) last_error: Option<String>,
     /// The host that spoke last, and when.
     instance: Option<String>,
     reported_at: Option<String>,
@@ -51,8 +55,9 @@ struct Row {
 pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let registry = host::load_folder(&config.handlers_dir, config)?;
     let backend = open(config)?;
-    let rows = rows(&registry, backend.overview.groups().await?, backend.overview.reports().await?);
+    let rows = look(&registry, &backend).await;
     backend.close().await;
+    let rows = rows?;
     if args.json {
         output::json(&rows)?;
     } else {
@@ -61,7 +66,14 @@ pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-fn rows(registry: &Registry, groups: Vec<GroupStatus>, mut reports: Vec<HandlerReport>) -> Vec<Row> {
+/// The handlers, from all sides.
+pub(super) async fn look(registry: &Registry, backend: &Backend) -> anyhow::Result<Vec<Row>> {
+    let alive: Vec<String> =
+        backend.housekeeping.processes().await?.into_iter().map(|process| process.instance).collect();
+    Ok(rows(registry, backend.overview.groups().await?, backend.overview.reports().await?, &alive))
+}
+
+fn rows(registry: &Registry, groups: Vec<GroupStatus>, mut reports: Vec<HandlerReport>, alive: &[String]) -> Vec<Row> {
     reports.sort_by_key(|report| report.at);
     let reports: BTreeMap<String, HandlerReport> =
         reports.into_iter().map(|report| (report.handler.clone(), report)).collect();
@@ -71,15 +83,24 @@ fn rows(registry: &Registry, groups: Vec<GroupStatus>, mut reports: Vec<HandlerR
     }
     let names: BTreeSet<&String> = registry.handlers.keys().chain(reports.keys()).chain(by_handler.keys()).collect();
     let row = |name: &String| {
-        row(name, registry.handlers.get(name), by_handler.get(name).map_or(&[], Vec::as_slice), reports.get(name))
+        let groups = by_handler.get(name).map_or(&[][..], Vec::as_slice);
+        let report = reports.get(name);
+        let serving = report.filter(|report| alive.contains(&report.instance));
+        row(name, registry.handlers.get(name), groups, report, serving)
     };
     names.into_iter().map(row).collect()
 }
 
-fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Option<&HandlerReport>) -> Row {
+fn row(
+    name: &str,
+    loaded: Option<&Loaded>,
+    groups: &[GroupStatus],
+    report: Option<&HandlerReport>,
+    serving: Option<&HandlerReport>,
+) -> Row {
     let program = loaded.and_then(|loaded| loaded.program.as_deref());
     let problem = loaded.and_then(|loaded| loaded.problem.as_ref());
-    let state = match (problem, report, loaded) {
+    let state = match (problem, serving, loaded) {
         (Some(_), ..) => "broken",
         (None, Some(report), _) => &report.state,
         (None, None, Some(_)) => "not running",
@@ -89,7 +110,11 @@ fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Opti
     let group = program.map(|program| program.manifest.group.clone());
     Row {
         name: name.to_owned(),
-        version: program.map(|program| program.version.to_string()).or(report.map(|report| report.version.clone())),
+        version: serving
+            .map(|report| report.version.clone())
+            .filter(|version| !version.is_empty())
+            .or(program.map(|program| program.version.to_string())),
+        since: serving.filter(|report| report.since > 0).map(|report| rfc3339(report.since)),
         types: program.map(check::types).unwrap_or_default(),
         group: group.or(report.map(|report| report.group.clone())).or(groups.first().map(|group| group.group.clone())),
         state: state.to_owned(),
@@ -104,12 +129,14 @@ fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Opti
 }
 
 fn print(rows: &[Row]) -> anyhow::Result<()> {
-    let header = ["HANDLER", "STATE", "VERSION", "TYPES", "GROUP", "LAG", "IN FLIGHT", "DELAYED", "DEAD", "LAST ERROR"];
+    let header =
+        ["HANDLER", "STATE", "VERSION", "SINCE", "TYPES", "GROUP", "LAG", "IN FLIGHT", "DELAYED", "DEAD", "LAST ERROR"];
     let cells = rows.iter().map(|row| {
         [
             row.name.clone(),
             row.state.clone(),
             output::or_dash(row.version.as_deref()),
+            output::or_dash(row.since.as_deref()),
             output::or_dash(Some(&row.types.join(", "))),
             output::or_dash(row.group.as_deref()),
             row.lag.to_string(),
@@ -131,6 +158,7 @@ mod tests {
             handler: handler.into(),
             group: "g".into(),
             version: format!("v{at}"),
+            since: at,
             state: state.into(),
             last_error: None,
             instance: "here".into(),
@@ -149,7 +177,10 @@ mod tests {
             dead,
         };
         let reports = vec![report("mail", "live", 2), report("mail", "broken", 1), report("gone", "missing", 1)];
-        let rows = rows(&Registry::default(), vec![group("a", 3, 1), group("b", 4, 0)], reports);
+        let groups = || vec![group("a", 3, 1), group("b", 4, 0)];
+        let stopped = super::rows(&Registry::default(), groups(), reports.clone(), &[]);
+        assert_eq!(stopped[1].state, "missing", "a host that is gone says nothing");
+        let rows = rows(&Registry::default(), groups(), reports, &["here".to_owned()]);
         let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
         assert_eq!(names, ["gone", "mail"]);
         let mail = &rows[1];

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::sqlite::{self, Place, SqliteStore};
-use crate::bus::{Bus, BusError, DeadLetters, Ledger, Overview, StateAdmin};
+use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Ledger, Overview, StateAdmin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusUrl, Config, Synchronous};
 use crate::metrics::{Counts, Metrics};
@@ -38,6 +38,8 @@ pub struct Backend {
     pub dead: Arc<dyn DeadLetters>,
     pub state: Arc<dyn StateAdmin>,
     pub overview: Arc<dyn Overview>,
+    pub groups: Arc<dyn Groups>,
+    pub housekeeping: Arc<dyn Housekeeping>,
     store: Arc<SqliteStore>,
 }
 
@@ -76,6 +78,8 @@ pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError
         dead: store.clone(),
         state: store.clone(),
         overview: store.clone(),
+        groups: store.clone(),
+        housekeeping: store.clone(),
         store,
     })
 }

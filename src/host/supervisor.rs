@@ -251,6 +251,7 @@ impl Supervisor {
             handler: name.to_owned(),
             group: program.map(|program| program.manifest.group.clone()).unwrap_or_default(),
             version: program.map(|program| program.version.to_string()).unwrap_or_default(),
+            since: self.since.get(name).copied().unwrap_or(0),
             state: if loaded.problem.is_some() { "broken" } else { "live" }.to_owned(),
             last_error: loaded.problem.as_ref().map(ToString::to_string).or(last_run_error),
             instance: self.parts.instance.to_string(),

@@ -216,6 +216,24 @@ pub fn has_ending(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "luau" || ending == "lua")
 }
 
+/// Whether a handler can be called `name`; says why not.
+pub fn check_name(name: &str) -> Result<(), String> {
+    for part in name.split('/') {
+        check_part(part)?;
+        if part.is_empty() {
+            return Err("a part of it is empty".to_owned());
+        }
+        if part.starts_with(['.', '_']) {
+            return Err("what begins with `.` or `_` is not loaded".to_owned());
+        }
+    }
+    match name {
+        name if has_ending(Path::new(name)) => Err("the ending of the file is not part of it".to_owned()),
+        name if !is_handler(name) => Err("lib/ is for modules, and what ends in _test is a test".to_owned()),
+        _ => Ok(()),
+    }
+}
+
 /// The handler's name for a path below the folder: without its ending.
 pub fn name_of(path: &str) -> &str {
     path.strip_suffix(".luau").or_else(|| path.strip_suffix(".lua")).unwrap_or(path)

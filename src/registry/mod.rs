@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::script::{LoadError, LoadOptions, Program, Sources, load};
 use crate::streams::{Selection, Streams};
 
-pub use folder::{Scanner, Skipped, has_ending, is_handler, name_of};
+pub use folder::{Scanner, Skipped, check_name, has_ending, is_handler, name_of};
 
 /// One handler file.
 #[derive(Clone, Debug)]

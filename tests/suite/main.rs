@@ -10,6 +10,7 @@ mod host;
 mod judge;
 mod kills;
 mod layout;
+mod operations;
 mod reload;
 mod scripts;
 mod sqlite;

@@ -173,8 +173,9 @@ pub(super) fn discover(tx: &Tx<'_>, subscription: &Subscription, group: &mut Gro
 
 /// True: the cursor is new.
 fn ensure_cursor(tx: &Tx<'_>, group: i64, stream: i64, position: i64) -> Result<bool, Fault> {
-    let mut insert =
-        tx.conn.prepare_cached("INSERT OR IGNORE INTO cursor(group_id, stream_id, position) VALUES(?,?,?)")?;
+    let mut insert = tx
+        .conn
+        .prepare_cached("INSERT OR IGNORE INTO cursor(group_id, stream_id, position, began) VALUES(?1,?2,?3,?3)")?;
     Ok(insert.execute((group, stream, position))? == 1)
 }
 

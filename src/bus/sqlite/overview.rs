@@ -49,11 +49,14 @@ pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault
     for report in reports {
         forget.execute([&report.instance])?;
     }
+    // Nor is there anything to say for processes that are gone for good.
+    tx.conn.prepare_cached("DELETE FROM report WHERE instance NOT IN (SELECT name FROM process)")?.execute([])?;
     let mut insert = tx.conn.prepare_cached(
-        "INSERT OR REPLACE INTO report(instance, handler, group_name, version, state, last_error, at) VALUES(?,?,?,?,?,?,?)",
+        "INSERT OR REPLACE INTO report(instance, handler, group_name, version, since, state, last_error, at) \
+         VALUES(?,?,?,?,?,?,?,?)",
     )?;
     for r in reports {
-        insert.execute((&r.instance, &r.handler, &r.group, &r.version, &r.state, &r.last_error, r.at))?;
+        insert.execute((&r.instance, &r.handler, &r.group, &r.version, r.since, &r.state, &r.last_error, r.at))?;
     }
     Ok(())
 }
@@ -61,7 +64,7 @@ pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault
 /// What hosts said about their handlers.
 pub(super) fn reports(conn: &Connection) -> Result<Vec<HandlerReport>, Fault> {
     let mut list = conn.prepare_cached(
-        "SELECT handler, group_name, version, state, last_error, instance, at FROM report ORDER BY handler, instance",
+        "SELECT handler, group_name, version, state, last_error, instance, at, since FROM report ORDER BY handler, instance",
     )?;
     let reports = list.query_map([], |row| {
         Ok(HandlerReport {
@@ -72,6 +75,7 @@ pub(super) fn reports(conn: &Connection) -> Result<Vec<HandlerReport>, Fault> {
             last_error: row.get(4)?,
             instance: row.get(5)?,
             at: row.get(6)?,
+            since: row.get(7)?,
         })
     })?;
     Ok(reports.collect::<Result<_, _>>()?)

@@ -3,14 +3,14 @@
 //! A span changes hands by a new owner and a higher epoch, so that whatever its old owner still does is fenced. Who is dead is
 //! handed in; the wall clock decides nothing. Takes no more than the caller has room for, so that survivors share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::claim::{Claim, SELECT_EVENTS, count_lost, delivery, lease};
 use super::fault::Fault;
 use super::span::{self, FREE, Span};
-use super::tx::{Tx, position};
-use crate::bus::{Delivery, ORPHANED_ALONE};
+use super::tx::{RETRY_PREFIX, Tx, position};
+use crate::bus::{Delivery, ORPHANED_ALONE, Subscription};
 
 /// Adds what could be taken to `deliveries`; true: there is more.
 pub(super) fn take(tx: &Tx<'_>, claim: &Claim, deliveries: &mut Vec<Delivery>) -> Result<bool, Fault> {
@@ -28,7 +28,7 @@ pub(super) fn take(tx: &Tx<'_>, claim: &Claim, deliveries: &mut Vec<Delivery>) -
             return Ok(true);
         }
         let taken = cut(tx, span, room)?;
-        deliver(tx, taken, deliveries)?;
+        deliver(tx, &claim.subscription, taken, deliveries)?;
     }
     Ok(false)
 }
@@ -73,32 +73,46 @@ fn cut(tx: &Tx<'_>, span: Span, room: usize) -> Result<Taken, Fault> {
     Ok(Taken { span: ours, by_death })
 }
 
-fn deliver(tx: &Tx<'_>, taken: Taken, deliveries: &mut Vec<Delivery>) -> Result<(), Fault> {
+/// Hands out what was taken. Types that the handler does not ask for (any more) are done with it.
+fn deliver(
+    tx: &Tx<'_>,
+    subscription: &Subscription,
+    taken: Taken,
+    deliveries: &mut Vec<Delivery>,
+) -> Result<(), Fault> {
     let Taken { mut span, by_death } = taken;
     let deaths = if span.orphaned >= i64::from(ORPHANED_ALONE) { deaths(tx, &span, by_death)? } else { HashMap::new() };
     let name: String =
         tx.conn.prepare_cached("SELECT name FROM stream WHERE id = ?")?.query_row([span.stream], |row| row.get(0))?;
     let name: Arc<str> = name.into();
-    let before = deliveries.len();
+    let chosen = |delivery: &Delivery| {
+        name.starts_with(RETRY_PREFIX) || delivery.event.as_ref().map_or(true, |event| subscription.wants(&event.kind))
+    };
+    let (mut here, mut unwanted) = (HashSet::new(), Vec::new());
     let mut select = tx.conn.prepare_cached(SELECT_EVENTS)?;
     let mut rows = select.query((position(span.stream, span.first), position(span.stream, span.last)))?;
     while let Some(entry) = rows.next()? {
         let mut delivery = delivery(tx, entry, &name)?;
         let seq = delivery.entry.0 as i64;
-        if !span.is_done(seq) {
+        here.insert(seq);
+        if !span.is_done(seq) && !chosen(&delivery) {
+            unwanted.push(seq);
+        } else if !span.is_done(seq) {
             delivery.lease = lease(&span);
             delivery.orphaned = span.orphaned as u32;
             delivery.deaths = deaths.get(&seq).copied().unwrap_or(0);
             deliveries.push(delivery);
         }
     }
-    let missing = span.left - (deliveries.len() - before) as i64;
-    if missing > 0 {
-        let here: Vec<i64> = deliveries[before..].iter().map(|delivery| delivery.entry.0 as i64).collect();
-        let gone: Vec<i64> = span.undone().filter(|seq| !here.contains(seq)).collect();
-        gone.into_iter().for_each(|seq| span.set_done(seq));
-        span.update_done(tx.conn)?;
-        count_lost(tx, span.group, missing)?;
+    let missing: Vec<i64> = span.undone().filter(|seq| !here.contains(seq)).collect();
+    if missing.is_empty() && unwanted.is_empty() {
+        return Ok(());
+    }
+    count_lost(tx, span.group, missing.len() as i64)?;
+    unwanted.into_iter().chain(missing).for_each(|seq| span.set_done(seq));
+    span.update_done(tx.conn)?;
+    if span.left == 0 {
+        span::delete(tx.conn, span.id)?;
     }
     Ok(())
 }
