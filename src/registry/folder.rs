@@ -152,11 +152,11 @@ impl Walk {
         if self.within.len() > DEPTH_MAX {
             return Err(format!("folders are read to a depth of {DEPTH_MAX}"));
         }
-        if target.as_ref().is_some_and(|target| self.within.contains(target)) {
-            return Err("a link to a folder that it lies in".to_owned());
-        }
         let name = path.file_name().unwrap_or_default();
         let real = target.unwrap_or_else(|| self.within.last().unwrap_or(&self.root).join(name));
+        if self.within.contains(&real) {
+            return Err("links lead in a circle; remove one of them".to_owned());
+        }
         self.within.push(real);
         let walked = self.folder(path, prefix);
         self.within.pop();
@@ -298,6 +298,26 @@ mod tests {
         ] {
             assert!(reasons.contains(part), "{part} in\n{reasons}");
         }
+    }
+
+    #[test]
+    fn links_inside_the_folder_are_followed_and_never_in_a_circle() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("..data/deep")).expect("a folder");
+        fs::write(at("..data/a.luau"), "return 1").expect("a file");
+        fs::write(at("..data/deep/b.luau"), "return 1").expect("a file");
+        symlink("..data/a.luau", at("a.luau")).expect("a link");
+        symlink("..data/deep", at("linked")).expect("a link");
+        symlink("..", at("..data/deep/up")).expect("a link");
+        symlink(".", at("here")).expect("a link");
+        symlink("nothing", at("no script")).expect("a link");
+        symlink("nothing", at("script.luau")).expect("a link");
+        let (sources, skipped) = Scanner::new(dir.path()).scan().expect("the folder is there");
+        let files: Vec<_> = sources.files.keys().map(String::as_str).collect();
+        assert_eq!(files, ["a.luau", "linked/b.luau", "linked/up/a.luau"]);
+        let skipped: Vec<_> = skipped.iter().map(|skipped| skipped.file.as_str()).collect();
+        assert_eq!(skipped, ["here", "linked/up/deep", "script.luau"]);
     }
 
     #[test]
