@@ -5,6 +5,7 @@
 //! what is received carries its [`Lease`], and settling asks for it. No implementation may know scripts, metrics or the
 //! worker.
 
+mod operations;
 pub mod relay;
 pub mod sqlite;
 
@@ -18,6 +19,8 @@ use crate::clock::Millis;
 use crate::event::{EntryId, Event, TypePattern};
 use crate::judge::{DeathReason, Verdict};
 use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
+
+pub use operations::{GroupDetail, GroupPosition, Groups, Housekeeping, Moved, Process};
 
 /// What a bus can and cannot do; the conformance suite picks its cases by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,6 +391,8 @@ pub struct HandlerReport {
     pub handler: String,
     pub group: String,
     pub version: String,
+    /// Since when that version serves there; 0: none does.
+    pub since: Millis,
     /// `live`, `broken` (an older version serves or none), or, when it is read, [`HandlerReport::NOT_RUNNING`].
     pub state: String,
     pub last_error: Option<String>,

@@ -9,7 +9,7 @@ use super::{check, is_there, open, output};
 use crate::bus::{GroupStatus, HandlerReport};
 use crate::clock::rfc3339;
 use crate::config::Config;
-use crate::host;
+use crate::host::{self, Backend};
 use crate::registry::{Loaded, Registry};
 
 const AFTER_HELP: &str = "\
@@ -18,8 +18,9 @@ Examples:
   moontide handlers --json | jq '.[] | select(.dead > 0) | .name'
 
 STATE is `live`; `broken` where the file does not load (an older version may go on serving); `not running` where no
-running host has it; `missing` where only the store knows it. LAG counts retries and delayed work too; `lost` are events
-that retention trimmed before the group had settled them, because no handler of it lived for longer than groups.forget.";
+running host has it; `missing` where only the store knows it. VERSION is the one that serves, since SINCE; where none
+does, the file's. LAG counts retries and delayed work too; `lost` are events that retention trimmed before the group had
+settled them, because no handler of it lived for longer than groups.forget.";
 
 /// Flags of `handlers`.
 #[derive(Debug, clap::Args)]
@@ -32,19 +33,22 @@ pub struct HandlersArgs {
 
 /// One handler, from all sides.
 #[derive(Debug, Serialize)]
-struct Row {
-    name: String,
+pub(super) struct Row {
+    pub(super) name: String,
+    /// What serves; where nothing does, what the file holds.
     version: Option<String>,
+    /// Since when it serves.
+    since: Option<String>,
     types: Vec<String>,
     group: Option<String>,
-    state: String,
-    lag: u64,
-    in_flight: u64,
-    delayed: u64,
-    dead: u64,
+    pub(super) state: String,
+    pub(super) lag: u64,
+    pub(super) in_flight: u64,
+    pub(super) delayed: u64,
+    pub(super) dead: u64,
     /// Entries that were trimmed before the group had settled them.
     lost: u64,
-    last_error: Option<String>,
+    pub(super) last_error: Option<String>,
     /// The host that spoke last, and when.
     instance: Option<String>,
     reported_at: Option<String>,
@@ -53,22 +57,25 @@ struct Row {
 /// Prints the handlers.
 pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let registry = host::load_folder(&config.handlers_dir, config)?;
-    let (groups, reports) = if is_there(config) { ask(config).await? } else { Default::default() };
-    let rows = rows(&registry, groups, reports);
+    let rows = if is_there(config) { ask(&registry, config).await? } else { rows(&registry, Vec::new(), Vec::new()) };
     if args.json {
         output::json(&rows)?;
     } else {
         print(&rows)?;
-        output::remark_if_empty(&registry, &config.handlers_dir);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(config: &Config) -> anyhow::Result<(Vec<GroupStatus>, Vec<HandlerReport>)> {
+async fn ask(registry: &Registry, config: &Config) -> anyhow::Result<Vec<Row>> {
     let backend = open(config)?;
-    let answers = (backend.overview.groups().await, backend.overview.reports().await);
+    let rows = look(registry, &backend).await;
     backend.close().await;
-    Ok((answers.0?, answers.1?))
+    rows
+}
+
+/// The handlers, from all sides.
+pub(super) async fn look(registry: &Registry, backend: &Backend) -> anyhow::Result<Vec<Row>> {
+    Ok(rows(registry, backend.overview.groups().await?, backend.overview.reports().await?))
 }
 
 fn rows(registry: &Registry, groups: Vec<GroupStatus>, mut reports: Vec<HandlerReport>) -> Vec<Row> {
@@ -82,15 +89,17 @@ fn rows(registry: &Registry, groups: Vec<GroupStatus>, mut reports: Vec<HandlerR
     }
     let names: BTreeSet<&String> = registry.handlers.keys().chain(reports.keys()).chain(by_handler.keys()).collect();
     let row = |name: &String| {
-        row(name, registry.handlers.get(name), by_handler.get(name).map_or(&[], Vec::as_slice), reports.get(name))
+        let groups = by_handler.get(name).map_or(&[][..], Vec::as_slice);
+        row(name, registry.handlers.get(name), groups, reports.get(name))
     };
     names.into_iter().map(row).collect()
 }
 
 fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Option<&HandlerReport>) -> Row {
+    let serving = report.filter(|report| report.state != HandlerReport::NOT_RUNNING);
     let program = loaded.and_then(|loaded| loaded.program.as_deref());
     let problem = loaded.and_then(|loaded| loaded.problem.as_ref());
-    let state = match (problem, report, loaded) {
+    let state = match (problem, serving, loaded) {
         (Some(_), ..) => "broken",
         (None, Some(report), _) => &report.state,
         (None, None, Some(_)) => HandlerReport::NOT_RUNNING,
@@ -100,7 +109,11 @@ fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Opti
     let group = program.map(|program| program.manifest.group.clone());
     Row {
         name: name.to_owned(),
-        version: program.map(|program| program.version.to_string()).or(report.map(|report| report.version.clone())),
+        version: serving
+            .map(|report| report.version.clone())
+            .filter(|version| !version.is_empty())
+            .or(program.map(|program| program.version.to_string())),
+        since: serving.filter(|report| report.since > 0).map(|report| rfc3339(report.since)),
         types: program.map(check::types).unwrap_or_default(),
         group: group.or(report.map(|report| report.group.clone())).or(groups.first().map(|group| group.group.clone())),
         state: state.to_owned(),
@@ -116,12 +129,14 @@ fn row(name: &str, loaded: Option<&Loaded>, groups: &[GroupStatus], report: Opti
 }
 
 fn print(rows: &[Row]) -> anyhow::Result<()> {
-    let header = ["HANDLER", "STATE", "VERSION", "TYPES", "GROUP", "LAG", "IN FLIGHT", "DELAYED", "DEAD", "LAST ERROR"];
+    let header =
+        ["HANDLER", "STATE", "VERSION", "SINCE", "TYPES", "GROUP", "LAG", "IN FLIGHT", "DELAYED", "DEAD", "LAST ERROR"];
     let cells = rows.iter().map(|row| {
         [
             row.name.clone(),
             row.state.clone(),
             output::or_dash(row.version.as_deref()),
+            output::or_dash(row.since.as_deref()),
             output::or_dash(Some(&row.types.join(", "))),
             output::or_dash(row.group.as_deref()),
             if row.lost == 0 { row.lag.to_string() } else { format!("{} ({} lost)", row.lag, row.lost) },
@@ -143,6 +158,7 @@ mod tests {
             handler: handler.into(),
             group: "g".into(),
             version: format!("v{at}"),
+            since: at,
             state: state.into(),
             last_error: None,
             instance: "here".into(),
@@ -151,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_report_of_a_running_host_counts_and_groups_add_up() {
+    fn the_report_that_came_last_counts_and_groups_add_up() {
         let group = |name: &str, lag, dead| GroupStatus {
             group: name.into(),
             handler: "mail".into(),
@@ -172,6 +188,6 @@ mod tests {
         assert_eq!(names, ["gone", "mail"]);
         let mail = &rows[1];
         assert_eq!((mail.state.as_str(), mail.version.as_deref()), ("live", Some("v2")));
-        assert_eq!((mail.lag, mail.in_flight, mail.dead, mail.lost), (7, 2, 1, 1));
+        assert_eq!((mail.lag, mail.in_flight, mail.dead), (7, 2, 1));
     }
 }

@@ -3,15 +3,20 @@
 //! Owns the flags, the exit codes and what goes to which output: results to standard output, everything else (messages,
 //! questions, progress, logs) to standard error.
 
+mod backup;
 mod check;
+mod completions;
 mod dead;
 mod demo;
 mod emit;
+mod groups;
 mod handlers;
 mod logging;
+mod new;
 mod output;
 mod run;
 mod state;
+mod status;
 
 use std::io;
 use std::process::ExitCode;
@@ -69,12 +74,23 @@ pub enum Command {
     Check(check::CheckArgs),
     /// Show the handlers: what is loaded, what waits, what failed
     Handlers(handlers::HandlersArgs),
+    /// Show on one screen how things stand: store, hosts, handlers, what waits, what failed
+    Status(status::StatusArgs),
+    /// Write a handler to begin with
+    New(new::NewArgs),
     /// Look at dead letters, replay or discard them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
     /// Look at and change what handlers see as ctx.kv
     #[command(subcommand)]
     State(state::StateCommand),
+    /// Look at consumer groups, hand one over to another, or forget it
+    #[command(subcommand)]
+    Groups(groups::GroupsCommand),
+    /// Copy the store while hosts go on working
+    Backup(backup::BackupArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::CompletionsArgs),
     /// Show a checkout choreography at work and prove that its stock adds up
     Demo(demo::DemoArgs),
 }
@@ -102,7 +118,10 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let serves = matches!(&command, Command::Run(_) | Command::Demo(demo::DemoArgs { keep: true, .. }));
     logging::start(&config.log, cli.flags.log.is_some(), serves);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    runtime.block_on(dispatch(command, config))
+    let done = runtime.block_on(dispatch(command, config));
+    // A load of many handlers that is still under way is nothing to wait for.
+    runtime.shutdown_background();
+    done
 }
 
 async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> {
@@ -113,6 +132,11 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
         Command::Handlers(args) => handlers::run(&args, &config).await,
         Command::Dead(command) => dead::run(command, &config).await,
         Command::State(command) => state::run(command, &config).await,
+        Command::Status(args) => status::run(&args, &config).await,
+        Command::New(args) => new::run(&args, &config),
+        Command::Groups(command) => groups::run(command, &config).await,
+        Command::Backup(args) => backup::run(&args, &config).await,
+        Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => demo::run(args, config).await,
     }
 }

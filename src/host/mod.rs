@@ -3,6 +3,8 @@
 //! The only place that names concrete buses. Start: store, script threads, registry, workers, watch. Stop: the reverse,
 //! under one shared deadline; what is unfinished then goes back uncharged.
 
+mod opening;
+mod receipt;
 mod supervisor;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::sqlite::{self, Place, SqliteStore};
-use crate::bus::{Bus, BusError, DeadLetters, Ledger, Overview, StateAdmin};
+use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Ledger, Overview, StateAdmin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusUrl, Config, Synchronous};
 use crate::metrics::{Counts, Metrics};
@@ -36,6 +38,8 @@ pub struct Backend {
     pub dead: Arc<dyn DeadLetters>,
     pub state: Arc<dyn StateAdmin>,
     pub overview: Arc<dyn Overview>,
+    pub groups: Arc<dyn Groups>,
+    pub housekeeping: Arc<dyn Housekeeping>,
     store: Arc<SqliteStore>,
 }
 
@@ -75,6 +79,8 @@ pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError
         dead: store.clone(),
         state: store.clone(),
         overview: store.clone(),
+        groups: store.clone(),
+        housekeeping: store.clone(),
         store,
     })
 }
@@ -150,7 +156,8 @@ impl Host {
         let (sources, skipped) =
             scanner.scan().map_err(|cause| StartError::Folder { path: config.handlers_dir.clone(), cause })?;
         let change = Change { sources, skipped };
-        let registry = build_aside(Registry::default(), change.clone(), config.clone()).await;
+        let building = build_aside(Registry::default(), change.clone(), config.clone());
+        let registry = building.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         check_only(&start.only, &registry)?;
         let instance: Arc<str> = start.instance.unwrap_or_else(default_instance).into();
         let backend = open(&config, Some(&instance))?;
@@ -270,10 +277,8 @@ fn check_only(only: &[String], registry: &Registry) -> Result<(), StartError> {
 }
 
 /// Compiles on a thread of its own, off every hot path.
-async fn build_aside(previous: Registry, change: Change, config: Config) -> Registry {
-    let built =
-        tokio::task::spawn_blocking(move || registry::build(&previous, change.sources, change.skipped, &config));
-    built.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+fn build_aside(previous: Registry, change: Change, config: Config) -> JoinHandle<Registry> {
+    tokio::task::spawn_blocking(move || registry::build(&previous, change.sources, change.skipped, &config))
 }
 
 /// Reads the handlers folder once, as `run` would.

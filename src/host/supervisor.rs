@@ -1,6 +1,9 @@
 //! Keeps one worker per loaded handler: starts, swaps, stops and restarts them as the registry changes.
+//!
+//! Owns that a group has at most one worker in this process: one that takes over a group waits until the other has ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,18 +11,19 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Began, Bus, HandlerReport, Inbox, backoff};
+use crate::bus::{HandlerReport, Inbox};
+use crate::clock::Millis;
 use crate::metrics::HandlerMetrics;
-use crate::registry::{self, Loaded, Registry};
+use crate::registry::{Loaded, Registry};
 use crate::script::{Mode, Program};
-use crate::streams::Streams;
 use crate::watch::Change;
-use crate::worker::{self, Spec};
+use crate::worker::Spec;
 
-use super::{Parts, build_aside};
+use super::opening::{serve, subscribe};
+use super::{Parts, build_aside, receipt};
 
 /// Metrics by handler name.
 pub(super) type Workers = Arc<Mutex<BTreeMap<String, Arc<HandlerMetrics>>>>;
@@ -35,8 +39,10 @@ pub(super) struct Supervisor {
     /// See [`Spec::alone`].
     alone: Arc<tokio::sync::Mutex<()>>,
     running: HashMap<String, Running>,
-    /// Loaded, and about to start.
-    starting: Vec<Arc<Program>>,
+    /// Loaded, and about to start: at once, or when a worker of that name or group has ended.
+    starting: BTreeMap<String, Arc<Program>>,
+    /// Since when the version of each handler serves.
+    since: HashMap<String, Millis>,
     tasks: JoinSet<()>,
     names: HashMap<Id, String>,
     reported: Vec<HandlerReport>,
@@ -45,8 +51,6 @@ pub(super) struct Supervisor {
 struct Running {
     program: Arc<ArcSwap<Program>>,
     stop: CancellationToken,
-    /// Starts when this one has ended: a handler that reads other streams or another group now.
-    next: Option<Arc<Program>>,
 }
 
 impl Supervisor {
@@ -56,7 +60,8 @@ impl Supervisor {
             only,
             alone: Arc::default(),
             running: HashMap::new(),
-            starting: Vec::new(),
+            starting: BTreeMap::new(),
+            since: HashMap::new(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             reported: Vec::new(),
@@ -66,15 +71,21 @@ impl Supervisor {
     /// Runs until the host stops and every worker has ended.
     pub async fn run(mut self, mut registry: Registry, mut changed: Receiver<Change>) {
         let mut report = tokio::time::interval(REPORT_EVERY);
+        let mut building: Option<JoinHandle<Registry>> = None;
         while !(self.parts.stop.is_cancelled() && self.tasks.is_empty()) {
             let stopping = self.parts.stop.is_cancelled();
             tokio::select! {
                 () = self.parts.stop.cancelled(), if !stopping => self.running.values().for_each(|worker| worker.stop.cancel()),
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
-                Some(change) = changed.recv(), if !stopping => {
-                    let built = build_aside(registry.clone(), change, self.parts.config.clone()).await;
-                    self.apply(&registry, &built).await;
-                    registry = built;
+                Some(change) = changed.recv(), if !stopping && building.is_none() => {
+                    building = Some(build_aside(registry.clone(), change, self.parts.config.clone()));
+                }
+                built = built(&mut building), if !stopping => {
+                    building = None;
+                    if let Some(built) = built {
+                        self.apply(&registry, &built).await;
+                        registry = built;
+                    }
                 }
                 _ = report.tick(), if !stopping => self.report(&registry).await,
             }
@@ -84,63 +95,72 @@ impl Supervisor {
     /// Brings the workers in line with `registry` and says what changed. When it returns, the groups of new handlers are
     /// open: no event that is published from then on is skipped.
     pub async fn apply(&mut self, before: &Registry, registry: &Registry) {
-        for skipped in registry.skipped.iter().filter(|skipped| !before.skipped.contains(skipped)) {
-            tracing::warn!("skipped {}: {}", skipped.path.display(), skipped.reason);
-        }
+        receipt::folder(before, registry);
+        self.remove(registry);
         for (name, loaded) in &registry.handlers {
             if !self.is_wanted(name) {
                 continue;
             }
-            self.tell_problem(name, before.handlers.get(name), loaded);
+            receipt::problem(&self.metrics_of(name), name, before.handlers.get(name), loaded);
             if let Some(program) = &loaded.program {
                 self.serve(name, program);
             }
         }
         self.start_all().await;
-        for (name, running) in &mut self.running {
-            let serves = registry.handlers.get(name).is_some_and(|loaded| loaded.program.is_some());
-            if !serves && !running.stop.is_cancelled() {
-                tracing::info!(handler = name, "its file is gone; stopped, its events wait");
-                running.next = None;
+        *self.parts.registry.lock() = registry.clone();
+    }
+
+    /// Stops the workers of handlers that are gone.
+    fn remove(&mut self, registry: &Registry) {
+        let serves = |name: &str| registry.handlers.get(name).is_some_and(|loaded| loaded.program.is_some());
+        let running = self.running.iter().filter(|(_, running)| !running.stop.is_cancelled()).map(|(name, _)| name);
+        let mut gone: Vec<_> = running.chain(self.starting.keys()).filter(|name| !serves(name)).cloned().collect();
+        gone.dedup();
+        for name in gone {
+            self.starting.remove(&name);
+            self.since.remove(&name);
+            if let Some(running) = self.running.get(&name) {
                 running.stop.cancel();
             }
+            receipt::removed(&self.metrics_of(&name), &name);
         }
-        *self.parts.registry.lock() = registry.clone();
     }
 
     fn is_wanted(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == name)
     }
 
-    fn tell_problem(&self, name: &str, before: Option<&Loaded>, now: &Loaded) {
-        let Some(problem) = &now.problem else { return };
-        if before.and_then(|before| before.problem.as_ref()) == Some(problem) {
-            return;
-        }
-        let kept = now.program.as_ref().map(|program| program.version.to_string());
-        let serves = kept.map_or("does not run".to_owned(), |version| format!("version {version} keeps serving"));
-        tracing::error!(handler = name, "{serves}, its file does not load: {problem}");
-    }
-
     fn serve(&mut self, name: &str, program: &Arc<Program>) {
-        let Some(running) = self.running.get_mut(name) else { return self.starting.push(program.clone()) };
-        let current = running.program.load_full();
-        if current.version == program.version && !running.stop.is_cancelled() {
+        let current = self.current(name);
+        if current.as_ref().is_some_and(|current| current.version == program.version) {
             return;
         }
-        if running.stop.is_cancelled() || reads(&current) != reads(program) {
-            running.next = Some(program.clone());
-            running.stop.cancel();
-        } else {
-            running.program.store(program.clone());
+        self.since.insert(name.to_owned(), self.parts.clock.now());
+        match &current {
+            Some(current) => receipt::reloaded(&self.metrics_of(name), current, program),
+            None => self.metrics_of(name).loaded(&program.version),
         }
-        tracing::info!(handler = name, version = &*program.version, was = &*current.version, "reloaded");
+        match self.running.get(name) {
+            Some(running) if !running.stop.is_cancelled() && reads(&running.program.load()) == reads(program) => {
+                running.program.store(program.clone());
+            }
+            running => {
+                running.inspect(|running| running.stop.cancel());
+                self.starting.insert(name.to_owned(), program.clone());
+            }
+        }
     }
 
-    /// Opens the groups of all handlers that start, at the same time, and sets their workers to work. A store that is away
-    /// holds up nothing: those workers go on trying by themselves.
+    /// What serves under this name, or is about to.
+    fn current(&self, name: &str) -> Option<Arc<Program>> {
+        let running = || self.running.get(name).filter(|running| !running.stop.is_cancelled());
+        self.starting.get(name).cloned().or_else(|| running().map(|running| running.program.load_full()))
+    }
+
+    /// Opens the groups of all handlers that can start now, at the same time, and sets their workers to work. A store that
+    /// is away holds up nothing: those workers go on trying by themselves.
     async fn start_all(&mut self) {
-        let starting = std::mem::take(&mut self.starting);
+        let starting = self.startable();
         let (bus, streams) = (self.parts.backend.bus.clone(), self.parts.config.streams.clone());
         let opening = starting.iter().map(|program| {
             let opening = subscribe(&*bus, &streams, program);
@@ -152,10 +172,23 @@ impl Supervisor {
         }
     }
 
+    /// Takes those of `starting` whose name and group no worker has any more.
+    fn startable(&mut self) -> Vec<Arc<Program>> {
+        let groups: HashSet<String> = self.running.values().map(|running| group_of(&running.program.load())).collect();
+        let free = |name: &String, program: &Program| {
+            !self.running.contains_key(name) && !groups.contains(&program.manifest.group)
+        };
+        let (now, later) =
+            std::mem::take(&mut self.starting).into_iter().partition(|(name, program)| free(name, program));
+        self.starting = later;
+        let now: BTreeMap<String, Arc<Program>> = now;
+        now.into_values().collect()
+    }
+
     fn start(&mut self, program: Arc<Program>, opened: Option<Arc<dyn Inbox>>) {
         let name = program.name.to_string();
         let metrics = self.metrics_of(&name);
-        let running = Running { program: Arc::new(ArcSwap::new(program)), stop: CancellationToken::new(), next: None };
+        let running = Running { program: Arc::new(ArcSwap::new(program)), stop: CancellationToken::new() };
         let spec = Spec {
             program: running.program.clone(),
             runner: self.parts.pool.clone(),
@@ -188,10 +221,11 @@ impl Supervisor {
         if self.parts.stop.is_cancelled() {
             return;
         }
-        match running.next {
-            Some(program) => self.start(program, None),
-            None if ended.is_err() => self.start(running.program.load_full(), None),
-            None => {}
+        if ended.is_err() && !running.stop.is_cancelled() {
+            self.starting.insert(name, running.program.load_full());
+        }
+        for program in self.startable() {
+            self.start(program, None);
         }
     }
 
@@ -217,6 +251,7 @@ impl Supervisor {
             handler: name.to_owned(),
             group: program.map(|program| program.manifest.group.clone()).unwrap_or_default(),
             version: program.map(|program| program.version.to_string()).unwrap_or_default(),
+            since: self.since.get(name).copied().unwrap_or(0),
             state: if loaded.problem.is_some() { "broken" } else { "live" }.to_owned(),
             last_error: loaded.problem.as_ref().map(ToString::to_string).or(last_run_error),
             instance: self.parts.instance.to_string(),
@@ -225,52 +260,24 @@ impl Supervisor {
     }
 }
 
-/// What decides that a worker must be replaced and not only its program.
-fn reads(program: &Program) -> impl PartialEq {
-    let manifest = &program.manifest;
-    (manifest.group.clone(), manifest.types.clone(), manifest.streams.clone())
-}
-
-/// Works; where the group could not be opened yet, tries until it can.
-async fn serve(bus: Arc<dyn Bus>, streams: Arc<Streams>, opened: Option<Arc<dyn Inbox>>, spec: Spec) {
-    let stop = spec.stop.clone();
-    let inbox = match opened {
-        Some(inbox) => Some(inbox),
-        None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,
-    };
-    if let Some(inbox) = inbox {
-        worker::work(inbox, spec).await;
-    }
-}
-
-async fn subscribe_at_last(bus: &dyn Bus, streams: &Streams, program: &ArcSwap<Program>) -> Arc<dyn Inbox> {
-    let mut failures = 0;
-    loop {
-        if let Some(inbox) = subscribe(bus, streams, &program.load_full()).await {
-            return inbox;
-        }
-        failures += 1;
-        tokio::time::sleep(backoff(failures)).await;
-    }
-}
-
-async fn subscribe(bus: &dyn Bus, streams: &Streams, program: &Program) -> Option<Arc<dyn Inbox>> {
-    match bus.subscribe(registry::subscription(program, streams)).await {
-        Ok(subscribed) => {
-            tell_beginnings(program, &subscribed.began);
-            Some(subscribed.inbox)
-        }
-        Err(error) => {
-            tracing::error!(handler = &*program.name, "cannot open its group: {error}; trying again");
+/// What is being built, when it is.
+async fn built(building: &mut Option<JoinHandle<Registry>>) -> Option<Registry> {
+    let Some(building) = building else { return pending().await };
+    match building.await {
+        Ok(built) => Some(built),
+        Err(defect) => {
+            tracing::error!("loading ended by a defect of the host; what is loaded goes on serving: {defect}");
             None
         }
     }
 }
 
-fn tell_beginnings(program: &Program, began: &[Began]) {
-    tracing::info!(handler = &*program.name, version = &*program.version, "live");
-    for Began { stream, skipped, taken_in } in began {
-        let (handler, group) = (&*program.name, &program.manifest.group);
-        tracing::info!(handler, group, stream, skipped, taken_in, "new group");
-    }
+fn group_of(program: &Program) -> String {
+    program.manifest.group.clone()
+}
+
+/// What decides that a worker must be replaced and not only its program.
+fn reads(program: &Program) -> impl PartialEq {
+    let manifest = &program.manifest;
+    (manifest.group.clone(), manifest.types.clone(), manifest.streams.clone())
 }

@@ -30,6 +30,8 @@ pub struct Metrics {
     dead: IntCounterVec,
     running: IntGaugeVec,
     buffered: IntGaugeVec,
+    reloads: IntCounterVec,
+    pub(super) info: IntGaugeVec,
     pub(super) custom: Arc<CustomFamilies>,
 }
 
@@ -68,6 +70,18 @@ impl Metrics {
             dead: counter("moontide_dead_letters_total", "Events given up, by reason.", &["handler", "reason"]),
             running: gauge("moontide_runs_in_flight", "Runs under way."),
             buffered: gauge("moontide_deliveries_buffered", "Deliveries received and not started."),
+            reloads: counter(
+                "moontide_reloads_total",
+                "Versions of handlers that were loaded or refused, and handlers that were removed.",
+                &["handler", "result"],
+            ),
+            info: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("moontide_handler_info", "1 for the version that serves."),
+                    &["handler", "version"],
+                ),
+            ),
             custom: Arc::new(CustomFamilies::new(registry.clone())),
             registry,
         }
@@ -76,6 +90,7 @@ impl Metrics {
     /// The metrics of `handler`, labels resolved.
     pub fn handler(&self, handler: &str) -> HandlerMetrics {
         let outcome = |name: &str| self.outcomes.with_label_values(&[handler, name]);
+        let reload = |result: &str| self.reloads.with_label_values(&[handler, result]);
         HandlerMetrics {
             name: handler.to_owned(),
             families: self.clone(),
@@ -93,6 +108,10 @@ impl Metrics {
             settle_seconds: self.settle_seconds.with_label_values(&[handler]),
             run_seconds: self.run_seconds.with_label_values(&[handler]),
             cpu_seconds: self.cpu_seconds.with_label_values(&[handler]),
+            loaded: reload("loaded"),
+            refused: reload("refused"),
+            removed: reload("removed"),
+            version: Mutex::default(),
             consumed: Mutex::default(),
             published: Mutex::default(),
             custom: Custom::new(handler),

@@ -45,6 +45,11 @@ pub struct HandlerMetrics {
     settle_seconds: Histogram,
     run_seconds: Histogram,
     cpu_seconds: prometheus::Counter,
+    loaded: IntCounter,
+    refused: IntCounter,
+    removed: IntCounter,
+    /// What serves, as it is said in [`Metrics`].
+    version: Mutex<Option<String>>,
     consumed: Mutex<Pairs>,
     published: Mutex<Pairs>,
     custom: Custom,
@@ -152,6 +157,35 @@ impl HandlerMetrics {
     /// A delivery was given back unrun.
     pub fn released(&self) {
         self.released.inc();
+    }
+
+    /// A version took over.
+    pub fn loaded(&self, version: &str) {
+        self.loaded.inc();
+        self.serves(Some(version));
+    }
+
+    /// The file as it stands does not serve.
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+
+    /// The handler's file is gone.
+    pub fn removed(&self) {
+        self.removed.inc();
+        self.serves(None);
+    }
+
+    fn serves(&self, version: Option<&str>) {
+        let mut before = self.version.lock();
+        if let Some(before) = before.take() {
+            // It was put there by us and nobody else; that it is gone already is as well.
+            let _ = self.families.info.remove_label_values(&[&self.name, &before]);
+        }
+        if let Some(version) = version {
+            self.families.info.with_label_values(&[self.name.as_str(), version]).set(1);
+        }
+        *before = version.map(str::to_owned);
     }
 
     /// Whether one more log line about this handler's failures is bearable now.

@@ -25,9 +25,11 @@ const RACY_SECONDS: i64 = 3;
 const OPEN_NONBLOCKING: i32 = 0o4000;
 
 /// Something in the folder that is not read, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Skipped {
     pub path: PathBuf,
+    /// The same below the folder, with `/`.
+    pub file: String,
     pub reason: String,
 }
 
@@ -67,8 +69,9 @@ impl Scanner {
     /// # Errors
     /// When the root itself cannot be listed; then nothing is known to have vanished.
     pub fn scan(&mut self) -> io::Result<(Arc<Sources>, Vec<Skipped>)> {
-        let mut walk = Walk { root: fs::canonicalize(&self.root)?, found: Vec::new(), skipped: Vec::new() };
-        walk.folder(&self.root.clone(), "", 0)?;
+        let root = fs::canonicalize(&self.root)?;
+        let mut walk = Walk { within: vec![root.clone()], root, found: Vec::new(), skipped: Vec::new() };
+        walk.folder(&self.root.clone(), "")?;
         let now = now_seconds();
         let mut known = BTreeMap::new();
         for (name, path, meta) in walk.found {
@@ -76,10 +79,12 @@ impl Scanner {
             let unchanged = self.known.remove(&name).filter(|known| known.stamp == stamp && !stamp.is_racy(now));
             match unchanged.map_or_else(|| read(&path), |known| Ok(known.source)) {
                 Ok(source) => drop(known.insert(name, Known { stamp, source })),
-                Err(reason) => walk.skipped.push(Skipped { path, reason }),
+                Err(Unread::Gone) => {}
+                Err(Unread::Because(reason)) => walk.skipped.push(Skipped { path, file: name, reason }),
             }
         }
         self.known = known;
+        walk.skipped.sort();
         let files = self.known.iter().map(|(name, known)| (name.clone(), known.source.clone())).collect();
         Ok((Arc::new(Sources::of(files)), walk.skipped))
     }
@@ -92,40 +97,48 @@ fn now_seconds() -> i64 {
 
 struct Walk {
     root: PathBuf,
+    /// The real folders that we are in, outermost first.
+    within: Vec<PathBuf>,
     found: Vec<(String, PathBuf, Metadata)>,
     skipped: Vec<Skipped>,
 }
 
 impl Walk {
-    fn folder(&mut self, folder: &Path, prefix: &str, depth: usize) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            if let Err(reason) = self.entry(&entry, prefix, depth) {
-                self.skipped.push(Skipped { path: entry.path(), reason });
+            if let Err(reason) = self.entry(&entry, prefix) {
+                let file = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                self.skipped.push(Skipped { path: entry.path(), file, reason });
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &fs::DirEntry, prefix: &str, depth: usize) -> Result<(), String> {
+    fn entry(&mut self, entry: &fs::DirEntry, prefix: &str) -> Result<(), String> {
         let file_name = entry.file_name();
         if file_name.as_encoded_bytes().starts_with(b".") || file_name.as_encoded_bytes().starts_with(b"_") {
             return Ok(());
         }
         let path = entry.path();
-        let meta = fs::metadata(&path).map_err(|error| unreachable_because(&path, &error))?;
         let is_script = has_ending(&path);
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        let meta = match if is_link { fs::metadata(&path) } else { entry.metadata() } {
+            Ok(meta) => meta,
+            // Removed since the folder was listed, or a link to nothing that is no script.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !(is_link && is_script) => return Ok(()),
+            Err(error) => return Err(unreachable_because(&path, &error)),
+        };
         if !meta.is_dir() && !is_script {
             return Ok(());
         }
         let name = file_name.to_str().ok_or("the name is not UTF-8; rename it")?;
         check_part(name)?;
-        self.stays_inside(&path, meta.is_dir())?;
+        let target = if is_link { Some(self.inside(&path)?) } else { None };
         let below = format!("{prefix}{name}");
         match meta.is_dir() {
             true if is_script => Err("a folder cannot have the ending of a script; rename it".to_owned()),
-            true if depth >= DEPTH_MAX => Err(format!("folders are read to a depth of {DEPTH_MAX}")),
-            true => self.folder(&path, &format!("{below}/"), depth + 1).map_err(|error| error.to_string()),
+            true => self.enter(&path, target, &format!("{below}/")),
             false if !meta.is_file() => Err("not a regular file".to_owned()),
             false => {
                 self.found.push((below, path, meta));
@@ -134,17 +147,37 @@ impl Walk {
         }
     }
 
-    fn stays_inside(&self, path: &Path, is_dir: bool) -> Result<(), String> {
-        let real = fs::canonicalize(path).map_err(|error| error.to_string())?;
-        if !real.starts_with(&self.root) {
-            return Err(format!("a link that leaves the folder, to {}", real.display()));
+    /// Goes into a folder; `target`: where a link to it leads.
+    fn enter(&mut self, path: &Path, target: Option<PathBuf>, prefix: &str) -> Result<(), String> {
+        if self.within.len() > DEPTH_MAX {
+            return Err(format!("folders are read to a depth of {DEPTH_MAX}"));
         }
-        let around = path.parent().map(fs::canonicalize).transpose().map_err(|error| error.to_string())?;
-        if is_dir && around.is_some_and(|around| around.starts_with(&real)) {
-            return Err(format!("a link in a circle, to {}", real.display()));
+        let name = path.file_name().unwrap_or_default();
+        let real = target.unwrap_or_else(|| self.within.last().unwrap_or(&self.root).join(name));
+        if self.within.contains(&real) {
+            return Err("links lead in a circle; remove one of them".to_owned());
         }
-        Ok(())
+        self.within.push(real);
+        let walked = self.folder(path, prefix);
+        self.within.pop();
+        walked.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error.to_string()) })
     }
+
+    /// Where a link leads, if that is inside the root.
+    fn inside(&self, path: &Path) -> Result<PathBuf, String> {
+        let real = fs::canonicalize(path).map_err(|error| error.to_string())?;
+        match real.starts_with(&self.root) {
+            true => Ok(real),
+            false => Err(format!("a link that leaves the folder, to {}", real.display())),
+        }
+    }
+}
+
+/// Why a file was not read.
+enum Unread {
+    /// It was removed since the folder was listed.
+    Gone,
+    Because(String),
 }
 
 fn unreachable_because(path: &Path, error: &io::Error) -> String {
@@ -154,21 +187,25 @@ fn unreachable_because(path: &Path, error: &io::Error) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<Source, String> {
+fn read(path: &Path) -> Result<Source, Unread> {
+    let because = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Unread::Gone,
+        _ => Unread::Because(format!("cannot be read: {error}")),
+    };
     let open = |path: &Path| OpenOptions::new().read(true).custom_flags(OPEN_NONBLOCKING).open(path);
-    let file: File = open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let file: File = open(path).map_err(because)?;
     if !file.metadata().is_ok_and(|meta| meta.is_file()) {
-        return Err("not a regular file".to_owned());
+        return Err(Unread::Because("not a regular file".to_owned()));
     }
     let mut bytes = Vec::new();
-    file.take(SOURCE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(SOURCE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(because)?;
     if bytes.len() as u64 > SOURCE_BYTES_MAX {
-        return Err(format!("larger than {} KiB; split it into modules", SOURCE_BYTES_MAX >> 10));
+        return Err(Unread::Because(format!("larger than {} KiB; split it into modules", SOURCE_BYTES_MAX >> 10)));
     }
     let hash = xxh3_128(&bytes);
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        format!("not UTF-8 from byte {at} on; save it as UTF-8")
+        Unread::Because(format!("not UTF-8 from byte {at} on; save it as UTF-8"))
     })?;
     Ok(Source { text: text.into(), hash })
 }
@@ -181,8 +218,27 @@ fn check_part(name: &str) -> Result<(), String> {
     }
 }
 
-fn has_ending(path: &Path) -> bool {
+/// Whether a file of this name is a script.
+pub fn has_ending(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "luau" || ending == "lua")
+}
+
+/// Whether a handler can be called `name`; says why not.
+pub fn check_name(name: &str) -> Result<(), String> {
+    for part in name.split('/') {
+        check_part(part)?;
+        if part.is_empty() {
+            return Err("a part of it is empty".to_owned());
+        }
+        if part.starts_with(['.', '_']) {
+            return Err("what begins with `.` or `_` is not loaded".to_owned());
+        }
+    }
+    match name {
+        name if has_ending(Path::new(name)) => Err("the ending of the file is not part of it".to_owned()),
+        name if !is_handler(name) => Err("lib/ is for modules, and what ends in _test is a test".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// The handler's name for a path below the folder: without its ending.
@@ -228,9 +284,6 @@ mod tests {
         fs::write(outside.path().join("secret.luau"), "return 1").expect("a file");
         symlink(outside.path().join("secret.luau"), dir.path().join("link.luau")).expect("a link");
         symlink("/dev/zero", dir.path().join("zero.luau")).expect("a link");
-        symlink("nowhere", dir.path().join("dangling.luau")).expect("a link");
-        fs::create_dir(dir.path().join("sub")).expect("a folder");
-        symlink(dir.path(), dir.path().join("sub/circle")).expect("a link");
         fs::create_dir(dir.path().join("folder.luau")).expect("a folder");
         fs::write(dir.path().join("big.luau"), vec![b' '; (SOURCE_BYTES_MAX + 1) as usize]).expect("a file");
         fs::write(dir.path().join("latin.luau"), b"return '\xff'").expect("a file");
@@ -240,13 +293,10 @@ mod tests {
 
         let (sources, skipped) = Scanner::new(dir.path()).scan().expect("the folder is there");
         assert_eq!(sources.files.len(), 0);
-        assert_eq!(skipped.len(), 9, "each is said once: {skipped:?}");
         let reasons = reasons(&skipped);
         for part in [
             "link.luau: a link that",
             "zero.luau: ",
-            "dangling.luau: a link to nowhere: No such file",
-            "sub/circle: a link in a circle, to ",
             "folder.luau: a folder",
             "big.luau: larger",
             "latin.luau: not UTF-8 from byte 8",
@@ -255,6 +305,26 @@ mod tests {
         ] {
             assert!(reasons.contains(part), "{part} in\n{reasons}");
         }
+    }
+
+    #[test]
+    fn links_inside_the_folder_are_followed_and_never_in_a_circle() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir_all(at("..data/deep")).expect("a folder");
+        fs::write(at("..data/a.luau"), "return 1").expect("a file");
+        fs::write(at("..data/deep/b.luau"), "return 1").expect("a file");
+        symlink("..data/a.luau", at("a.luau")).expect("a link");
+        symlink("..data/deep", at("linked")).expect("a link");
+        symlink("..", at("..data/deep/up")).expect("a link");
+        symlink(".", at("here")).expect("a link");
+        symlink("nothing", at("no script")).expect("a link");
+        symlink("nothing", at("script.luau")).expect("a link");
+        let (sources, skipped) = Scanner::new(dir.path()).scan().expect("the folder is there");
+        let files: Vec<_> = sources.files.keys().map(String::as_str).collect();
+        assert_eq!(files, ["a.luau", "linked/b.luau", "linked/up/a.luau"]);
+        let skipped: Vec<_> = skipped.iter().map(|skipped| skipped.file.as_str()).collect();
+        assert_eq!(skipped, ["here", "linked/up/deep", "script.luau"]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! serving. Knows nothing of workers or stores.
 
 mod folder;
+mod groups;
+mod together;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use crate::config::Config;
 use crate::script::{LoadError, LoadOptions, Program, Sources, load};
 use crate::streams::{Selection, Streams};
 
-pub use folder::{Scanner, Skipped, is_handler, name_of};
+pub use folder::{Scanner, Skipped, check_name, has_ending, is_handler, name_of};
 
 /// One handler file.
 #[derive(Clone, Debug)]
@@ -32,12 +34,24 @@ pub struct Registry {
     pub handlers: BTreeMap<String, Loaded>,
     /// Problems that concern no single handler file.
     pub skipped: Vec<Skipped>,
+    /// Handlers that came with this build and have the content of one that went with it.
+    pub renamed: Vec<Renamed>,
 }
 
-/// Builds the set for `sources`. What did not change since `previous` is taken over; a file that does not load keeps its
-/// last good version.
+/// A file that has another name now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renamed {
+    /// What served under the old name.
+    pub from: String,
+    pub from_group: String,
+    pub to: String,
+    pub to_group: String,
+}
+
+/// Builds the set for `sources`. What did not change since `previous` is taken over; a file that does not load, or that
+/// cannot be read any more, keeps its last good version.
 pub fn build(previous: &Registry, sources: Arc<Sources>, skipped: Vec<Skipped>, config: &Config) -> Registry {
-    let mut registry = Registry { handlers: BTreeMap::new(), skipped };
+    let mut registry = Registry { handlers: BTreeMap::new(), skipped, renamed: Vec::new() };
     let mut files: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for path in sources.files.keys().filter(|path| is_handler(path)) {
         files.entry(name_of(path).to_owned()).or_default().push(path.clone());
@@ -50,8 +64,57 @@ pub fn build(previous: &Registry, sources: Arc<Sources>, skipped: Vec<Skipped>, 
         };
         registry.handlers.insert(name, loaded);
     }
-    refuse_shared_groups(previous, &mut registry, &config.streams);
+    keep_unread(previous, &mut registry);
+    settle_conflicts(previous, &mut registry, config);
+    registry.renamed = renamed(previous, &registry);
     registry
+}
+
+/// A handler whose file is there and cannot be read is not gone.
+fn keep_unread(previous: &Registry, registry: &mut Registry) {
+    for (name, before) in previous.handlers.iter().filter(|(_, before)| before.program.is_some()) {
+        let Some(program) = &before.program else { continue };
+        let unread = registry.skipped.iter().find(|skipped| holds(&skipped.file, &program.file));
+        if let Some(skipped) = unread.filter(|_| !registry.handlers.contains_key(name)) {
+            let loaded = refused(Some(before), &program.file, format!("{}: {}", skipped.file, skipped.reason));
+            registry.handlers.insert(name.clone(), loaded);
+        }
+    }
+}
+
+/// Whether `path` is `file`, or a folder above it.
+fn holds(path: &str, file: &str) -> bool {
+    file.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Each refusal leaves an older version in place, which can be the reason for the next one; in the end nothing is left to
+/// refuse, because each round refuses one handler more.
+fn settle_conflicts(previous: &Registry, registry: &mut Registry, config: &Config) {
+    let problems = |registry: &Registry| registry.handlers.values().filter(|loaded| loaded.problem.is_some()).count();
+    loop {
+        let before = problems(registry);
+        groups::refuse_shared(previous, registry, &config.streams);
+        together::hold_back(previous, registry);
+        if problems(registry) == before {
+            return;
+        }
+    }
+}
+
+fn renamed(previous: &Registry, registry: &Registry) -> Vec<Renamed> {
+    let content = |loaded: &Loaded| {
+        let program = loaded.program.as_ref()?;
+        Some((program.sources.files.get(&program.file)?.hash, program.manifest.group.clone()))
+    };
+    let gone: Vec<_> = previous.handlers.iter().filter(|(name, _)| !registry.handlers.contains_key(*name)).collect();
+    let new = registry.handlers.iter().filter(|(name, _)| !previous.handlers.contains_key(*name));
+    let found = new.filter_map(|(to, loaded)| {
+        let (hash, to_group) = content(loaded)?;
+        let same = gone.iter().filter_map(|(from, loaded)| Some((*from, content(loaded)?)));
+        let (from, (_, from_group)) = same.into_iter().find(|(_, (theirs, _))| *theirs == hash)?;
+        Some(Renamed { from: from.clone(), from_group, to: to.clone(), to_group })
+    });
+    found.collect()
 }
 
 fn load_one(before: Option<&Loaded>, path: &str, sources: &Arc<Sources>, options: &LoadOptions) -> Loaded {
@@ -88,64 +151,6 @@ fn refused(before: Option<&Loaded>, file: &str, problem: String) -> Loaded {
         problem: Some(LoadError { file: file.to_owned(), problems: vec![problem] }),
         tried: Vec::new(),
     }
-}
-
-/// One group on one stream belongs to one handler. Who claimed it first keeps serving; newcomers are refused, and where
-/// nobody was first all are.
-fn refuse_shared_groups(previous: &Registry, registry: &mut Registry, streams: &Streams) {
-    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, loaded) in &registry.handlers {
-        if let Some(program) = &loaded.program {
-            groups.entry(program.manifest.group.clone()).or_default().push(name.clone());
-        }
-    }
-    let mut refusals = Vec::new();
-    for (one, other) in groups.values().flat_map(|names| pairs(names)) {
-        let Some(stream) = shared_stream(registry, one, other, streams) else { continue };
-        for (name, rival) in [(one, other), (other, one)] {
-            if !serves_unchanged(previous, registry, name) || serves_unchanged(previous, registry, rival) {
-                refusals.push((name.clone(), rival.clone(), stream.clone()));
-            }
-        }
-    }
-    for (name, rival, stream) in refusals {
-        let Some(program) = registry.handlers.get(&name).and_then(|loaded| loaded.program.clone()) else { continue };
-        let group = &program.manifest.group;
-        let file = &program.file;
-        let problem =
-            format!("{file}: the group {group} on {stream} is claimed by {rival} too; give one of them another group");
-        let before = previous.handlers.get(&name);
-        registry.handlers.insert(name, refused(before, &program.file, problem));
-    }
-}
-
-fn pairs(names: &[String]) -> impl Iterator<Item = (&String, &String)> {
-    names.iter().enumerate().flat_map(|(at, one)| names[at + 1..].iter().map(move |other| (one, other)))
-}
-
-fn serves_unchanged(previous: &Registry, registry: &Registry, name: &str) -> bool {
-    let group = |registry: &Registry| {
-        let program = registry.handlers.get(name)?.program.clone()?;
-        Some((program.manifest.group.clone(), program.manifest.types.clone(), program.manifest.streams.clone()))
-    };
-    group(previous).is_some_and(|before| group(registry) == Some(before))
-}
-
-fn shared_stream(registry: &Registry, one: &str, other: &str, streams: &Streams) -> Option<String> {
-    let program = |name: &str| registry.handlers.get(name)?.program.clone();
-    let (one, other) = (program(one)?, program(other)?);
-    let (one, other) = (selection(&one, streams), selection(&other, streams));
-    let common = one.streams.iter().find(|stream| other.streams.contains(stream) || discovers(&other, stream));
-    let discovered = || other.streams.iter().find(|stream| discovers(&one, stream));
-    let both = || one.discover.iter().find(|(prefix, _)| other.discover.iter().any(|(theirs, _)| theirs == prefix));
-    common.or_else(discovered).cloned().or_else(|| both().map(|(prefix, _)| format!("{prefix}…")))
-}
-
-fn discovers(selection: &Selection, stream: &str) -> bool {
-    selection
-        .discover
-        .iter()
-        .any(|(prefix, pattern)| stream.strip_prefix(prefix.as_str()).is_some_and(|rest| pattern.matches(rest)))
 }
 
 /// Which streams `program` reads.

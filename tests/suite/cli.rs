@@ -37,15 +37,28 @@ const HANDLER: &str = "return function(event, ctx) end\n";
 #[test]
 fn help_has_examples_and_every_command_is_in_it() {
     let place = Place::new();
-    let commands = ["run", "emit", "check", "handlers", "dead", "state", "demo"];
+    let commands = [
+        "run",
+        "emit",
+        "check",
+        "handlers",
+        "status",
+        "new",
+        "dead",
+        "state",
+        "groups",
+        "backup",
+        "completions",
+        "demo",
+    ];
     let help = place.moontide(&["--help"]).assert().success().stderr(is_empty());
     let text = String::from_utf8_lossy(&help.get_output().stdout).into_owned();
     assert!(text.contains("Exit codes:"), "{text}");
     for command in commands {
         assert!(text.contains(&format!("\n  {command} ")), "{command} is missing in {text}");
     }
-    for command in ["run", "emit", "check", "handlers", "dead", "state"] {
-        place.moontide(&[command, "--help"]).assert().success().stdout(contains("Examples:\n  moontide "));
+    for command in commands.iter().filter(|command| **command != "demo") {
+        place.moontide(&[*command, "--help"]).assert().success().stdout(contains("Examples:\n  moontide "));
     }
 }
 
@@ -62,6 +75,13 @@ fn wrong_usage_and_wrong_configuration_are_code_2() {
         (&["dead", "replay", "x"], "named by its number"),
         (&["dead", "replay"], "required arguments were not provided"),
         (&["dead", "discard", "--handler", "a", "1"], "cannot be used"),
+        (&["new", "a b"], "\"a b\" is no handler's name: ' ' cannot stand"),
+        (&["new", "../a"], "what begins with `.` or `_` is not loaded"),
+        (&["new", "lib/a"], "lib/ is for modules"),
+        (&["new", "a.luau"], "the ending of the file is not part of it"),
+        (&["new", "a-b", "--on", "a b"], "is no event type"),
+        (&["groups", "move", "a", "b c"], "letters, digits and"),
+        (&["completions", "tcsh"], "possible values: bash, zsh, fish"),
         (&["state", "set", "k", "text"], "a text needs quotes of its own"),
         (&["--bus", "redis://x", "handlers"], "wrong configuration: --bus: redis: is not available in this version"),
         (&["--bus", "memory:", "dead", "list"], "memory: lives within the process"),
@@ -137,7 +157,7 @@ fn check_names_what_is_wrong_and_fails() {
 fn listings_are_json_arrays_even_when_empty() {
     let place = Place::new();
     place.moontide(&["emit", "a", "1"]).assert().success();
-    for args in [&["dead", "list"][..], &["state", "list"], &["handlers"], &["check"]] {
+    for args in [&["dead", "list"][..], &["state", "list"], &["handlers"], &["check"], &["groups", "list"]] {
         place.moontide(args).arg("--json").assert().success().stdout("[]\n").stderr(is_empty());
     }
 }
@@ -146,13 +166,133 @@ fn listings_are_json_arrays_even_when_empty() {
 fn what_is_not_there_is_code_1() {
     let place = Place::new();
     place.moontide(&["emit", "a", "1"]).assert().success();
-    for args in
-        [&["dead", "show", "7"][..], &["dead", "replay", "7"], &["state", "get", "k"], &["state", "delete", "k"]]
-    {
+    for args in [
+        &["dead", "show", "7"][..],
+        &["dead", "replay", "7"],
+        &["state", "get", "k"],
+        &["state", "delete", "k"],
+        &["groups", "move", "a", "b"],
+        &["groups", "forget", "a"],
+        &["status", "--alive"],
+    ] {
         place.moontide(args).assert().code(1);
     }
     place.moontide(&["dead", "discard", "--all"]).assert().success().stdout("discarded 0 dead letters\n");
     place.moontide(&["run", "--only", "ghost"]).assert().code(2).stderr(contains("there is no such handler"));
+}
+
+#[test]
+fn a_new_handler_loads_as_it_is_written_and_is_never_written_over() {
+    let place = Place::new();
+    place
+        .moontide(&["new", "billing/charge", "--on", "order.*"])
+        .assert()
+        .success()
+        .stdout("handlers/billing/charge.luau\n");
+    place.moontide(&["new", "order.created"]).assert().success();
+    let found = place.moontide(&["check", "--json"]).assert().success();
+    let found: serde_json::Value = serde_json::from_slice(&found.get_output().stdout).expect("the listing is JSON");
+    assert_eq!((&found[0]["name"], &found[0]["types"][0]), (&"billing/charge".into(), &"order.*".into()));
+    assert_eq!((&found[1]["name"], &found[1]["types"][0]), (&"order.created".into(), &"order.created".into()));
+    place.file("handlers/order.created.luau", HANDLER);
+    place.moontide(&["new", "order.created"]).assert().code(1).stderr(contains("exists already"));
+    let kept = std::fs::read_to_string(place.0.path().join("handlers/order.created.luau")).expect("it is there");
+    assert_eq!(kept, HANDLER);
+    place.file("handlers/old.lua", HANDLER);
+    place.moontide(&["new", "old"]).assert().code(1).stderr(contains("old.lua exists already"));
+}
+
+/// A host in a process of its own; killed when it is dropped.
+struct Running(std::process::Child);
+
+impl Running {
+    fn start(place: &Place) -> Self {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_moontide"));
+        command.current_dir(place.0.path()).env_clear().args(["run", "--name", "here"]);
+        let running = Self(command.stderr(std::process::Stdio::null()).spawn().expect("the host starts"));
+        until(|| place.moontide(&["handlers"]).output().is_ok_and(|seen| stdout(&seen).contains(" live ")));
+        running
+    }
+
+    fn stop(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Stopped already where the test went well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn stdout(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn until(done: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !done() {
+        assert!(began.elapsed() < crate::support::PATIENCE, "it never comes true");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn status_groups_and_backup_show_a_host_at_work() {
+    let place = Place::new();
+    place.file("handlers/tick.luau", "return function(event, ctx) if event.data.bad then error('no good') end end\n");
+    let host = Running::start(&place);
+    place.moontide(&["emit", "tick", "{}"]).assert().success();
+    place.moontide(&["emit", "tick", "{\"bad\":true}"]).assert().success();
+    until(|| place.moontide(&["status"]).output().is_ok_and(|seen| stdout(&seen).contains("no good")));
+    let shown = place.moontide(&["status", "--alive"]).assert().success();
+    let shown = stdout(shown.get_output());
+    for part in [
+        "host       here, since 20",
+        "handlers   1 live\n",
+        "waiting    1, 1 of them delayed; 0 in flight\n",
+        "dead       0\n",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let listed = place.moontide(&["handlers", "--json"]).assert().success();
+    let listed: serde_json::Value = serde_json::from_slice(&listed.get_output().stdout).expect("the listing is JSON");
+    assert!(listed[0]["since"].as_str().is_some_and(|since| since.starts_with("20")), "{listed}");
+    let live = place.moontide(&["groups", "list", "--json"]).assert().success();
+    let live: serde_json::Value = serde_json::from_slice(&live.get_output().stdout).expect("the listing is JSON");
+    assert_eq!((&live[0]["live"], &live[0]["streams"][0]["position"]), (&true.into(), &"2-0".into()));
+    place.moontide(&["groups", "move", "tick", "tock"]).assert().code(1).stderr(contains("stop its host"));
+    place.moontide(&["backup", "copy.db"]).assert().success().stdout("copy.db\n");
+    place.moontide(&["backup", "copy.db"]).assert().code(1).stderr(contains("exists already"));
+    host.stop();
+    place
+        .moontide(&["status", "--alive"])
+        .assert()
+        .code(1)
+        .stdout(contains("none is alive").and(contains("1 not running")));
+    let moved =
+        "tock goes on where tick stood: 1 streams, 0 events that it had skipped, 1 retries and delayed events, 0 dead";
+    place.moontide(&["groups", "move", "tick", "tock"]).assert().success().stdout(contains(moved));
+    place
+        .moontide(&["groups", "forget", "tock"])
+        .assert()
+        .code(2)
+        .stderr(contains("would be gone for good; say --yes"));
+    let forgotten = "forgot 1 events that wait for tock (1 retries and delayed ones); 0 dead letters stay\n";
+    place.moontide(&["groups", "forget", "tock", "--yes"]).assert().success().stdout(forgotten);
+    let copy = ["--bus", "sqlite:copy.db", "groups", "list"];
+    place.moontide(&copy).assert().success().stdout(contains("\ntick "));
+}
+
+#[test]
+fn shells_get_their_completions() {
+    let place = Place::new();
+    for (shell, says) in [("bash", "complete -F"), ("zsh", "#compdef moontide"), ("fish", "complete -c moontide")] {
+        place.moontide(&["completions", shell]).assert().success().stdout(contains(says).and(contains("groups")));
+    }
 }
 
 #[cfg(unix)]

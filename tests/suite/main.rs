@@ -12,6 +12,8 @@ mod judge;
 mod kills;
 mod layout;
 mod losses;
+mod operations;
+mod reload;
 mod scripts;
 mod sqlite;
 mod support;

@@ -189,7 +189,7 @@ pub(super) fn welcome(conn: &Connection, stream: i64, name: &str) -> Result<(), 
 /// True: the cursor is new.
 fn ensure_cursor(conn: &Connection, group: i64, stream: i64, position: i64) -> Result<bool, Fault> {
     let mut insert =
-        conn.prepare_cached("INSERT OR IGNORE INTO cursor(group_id, stream_id, position) VALUES(?,?,?)")?;
+        conn.prepare_cached("INSERT OR IGNORE INTO cursor(group_id, stream_id, position, began) VALUES(?1,?2,?3,?3)")?;
     Ok(insert.execute((group, stream, position))? == 1)
 }
 

@@ -106,6 +106,11 @@ pub(super) fn is_dead(database: &Path, id: i64) -> bool {
     }
 }
 
+/// Whether process `id` is certainly alive, if only stopped: its lock is held.
+pub(super) fn is_alive(database: &Path, id: i64) -> bool {
+    File::open(alive_path(database, id)).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// Removes what a dead process left beside the file.
 pub(super) fn bury(database: &Path, id: i64) {
     forget(&alive_path(database, id));

@@ -54,11 +54,14 @@ pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault
         forget.execute([&report.instance])?;
         forget_gone.execute([&report.handler])?;
     }
+    // Nor is there anything to say for processes that are gone for good.
+    tx.conn.prepare_cached("DELETE FROM report WHERE instance NOT IN (SELECT name FROM process)")?.execute([])?;
     let mut insert = tx.conn.prepare_cached(
-        "INSERT OR REPLACE INTO report(instance, handler, group_name, version, state, last_error, at) VALUES(?,?,?,?,?,?,?)",
+        "INSERT OR REPLACE INTO report(instance, handler, group_name, version, since, state, last_error, at) \
+         VALUES(?,?,?,?,?,?,?,?)",
     )?;
     for r in reports {
-        insert.execute((&r.instance, &r.handler, &r.group, &r.version, &r.state, &r.last_error, r.at))?;
+        insert.execute((&r.instance, &r.handler, &r.group, &r.version, r.since, &r.state, &r.last_error, r.at))?;
     }
     Ok(())
 }
@@ -67,7 +70,7 @@ pub(super) fn report(tx: &Tx<'_>, reports: &[HandlerReport]) -> Result<(), Fault
 pub(super) fn reports(conn: &Connection, place: &Place) -> Result<Vec<HandlerReport>, Fault> {
     let alive = process::alive(conn, place)?;
     let mut list = conn.prepare_cached(
-        "SELECT handler, group_name, version, state, last_error, instance, at FROM report ORDER BY handler, instance",
+        "SELECT handler, group_name, version, state, last_error, instance, at, since FROM report ORDER BY handler, instance",
     )?;
     let reports = list.query_map([], |row| {
         let (state, instance): (String, String) = (row.get(3)?, row.get(5)?);
@@ -79,6 +82,7 @@ pub(super) fn reports(conn: &Connection, place: &Place) -> Result<Vec<HandlerRep
             last_error: row.get(4)?,
             instance,
             at: row.get(6)?,
+            since: row.get(7)?,
         })
     })?;
     Ok(reports.collect::<Result<_, _>>()?)

@@ -36,6 +36,11 @@ pub(super) const WIDTH: usize = COLUMNS.len();
 /// Where among them `type` is.
 pub(super) const KIND: usize = 2;
 
+/// The columns, for a query of the table of events.
+pub(super) fn list() -> String {
+    COLUMNS.join(", ")
+}
+
 /// Binds an event's columns to the parameters from `first` on.
 pub(super) fn bind(
     statement: &mut CachedStatement<'_>,

@@ -1,0 +1,91 @@
+//! What operators do with groups and with the store as a whole.
+//!
+//! Nothing here is needed to handle an event; a bus that cannot do it leaves it out.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use super::BusError;
+use crate::clock::Millis;
+use crate::event::EntryId;
+
+/// A group and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupDetail {
+    pub group: String,
+    /// Which handler opened it last.
+    pub handler: String,
+    /// What it reads, its own stream of retries left out.
+    pub positions: Vec<GroupPosition>,
+    /// Entries not yet received, delayed work included.
+    pub lag: u64,
+    /// Received, not yet settled.
+    pub in_flight: u64,
+    /// Of `lag`: retries and delayed events.
+    pub delayed: u64,
+    pub dead: u64,
+    /// Entries trimmed before they were settled.
+    pub lost: u64,
+    /// When it last had a handler.
+    pub seen_at: Millis,
+    /// Some process serves it now, or did so within the recovery time.
+    pub live: bool,
+}
+
+/// Where a group stands in one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPosition {
+    pub stream: String,
+    /// Last entry that was received.
+    pub position: EntryId,
+    /// Entries after it.
+    pub lag: u64,
+}
+
+/// What moved from one group to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Streams on which the new group goes on where the old one stood.
+    pub streams: u64,
+    /// Entries that the new group had skipped and gets now.
+    pub taken_in: u64,
+    /// Retries, replays and delayed work.
+    pub delayed: u64,
+    pub dead: u64,
+}
+
+/// Groups, for operators.
+#[async_trait]
+pub trait Groups: Send + Sync {
+    /// Every group, by name.
+    async fn all(&self) -> Result<Vec<GroupDetail>, BusError>;
+
+    /// Hands everything of group `from` over to group `to`, which is created where it is missing. Refused while either is
+    /// live. What both have handled stays handled; idempotency records stay with the old name until they expire.
+    async fn hand_over(&self, from: &str, to: &str) -> Result<Moved, BusError>;
+
+    /// Forgets a group's positions and what waits for it, retries included; its dead letters stay. Refused while it is live.
+    /// False: there was none.
+    async fn forget(&self, group: &str) -> Result<bool, BusError>;
+}
+
+/// A process that has the store open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub instance: String,
+    pub started_at: Millis,
+}
+
+/// The store as a whole, for operators.
+#[async_trait]
+pub trait Housekeeping: Send + Sync {
+    /// Processes that are alive, without this one; oldest first.
+    async fn processes(&self) -> Result<Vec<Process>, BusError>;
+
+    /// Bytes that the store takes up.
+    async fn size_bytes(&self) -> Result<u64, BusError>;
+
+    /// Copies the store, as it is at one moment, to a new file; writers go on meanwhile.
+    async fn backup(&self, to: &Path) -> Result<(), BusError>;
+}

@@ -1,0 +1,56 @@
+//! Opens a handler's group and works in it, however long the store takes to be there.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::bus::{Began, Bus, Inbox, backoff};
+use crate::registry;
+use crate::script::Program;
+use crate::streams::Streams;
+use crate::worker::{self, Spec};
+
+/// Works; where the group could not be opened yet, tries until it can.
+pub(super) async fn serve(bus: Arc<dyn Bus>, streams: Arc<Streams>, opened: Option<Arc<dyn Inbox>>, spec: Spec) {
+    let stop = spec.stop.clone();
+    let inbox = match opened {
+        Some(inbox) => Some(inbox),
+        None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,
+    };
+    if let Some(inbox) = inbox {
+        worker::work(inbox, spec).await;
+    }
+}
+
+async fn subscribe_at_last(bus: &dyn Bus, streams: &Streams, program: &ArcSwap<Program>) -> Arc<dyn Inbox> {
+    let mut failures = 0;
+    loop {
+        if let Some(inbox) = subscribe(bus, streams, &program.load_full()).await {
+            return inbox;
+        }
+        failures += 1;
+        tokio::time::sleep(backoff(failures)).await;
+    }
+}
+
+/// Opens the group of `program` and says where it begins; `None`: the store is away, and the log says so.
+pub(super) async fn subscribe(bus: &dyn Bus, streams: &Streams, program: &Program) -> Option<Arc<dyn Inbox>> {
+    match bus.subscribe(registry::subscription(program, streams)).await {
+        Ok(subscribed) => {
+            tell_beginnings(program, &subscribed.began);
+            Some(subscribed.inbox)
+        }
+        Err(error) => {
+            tracing::error!(handler = &*program.name, "cannot open its group: {error}; trying again");
+            None
+        }
+    }
+}
+
+fn tell_beginnings(program: &Program, began: &[Began]) {
+    tracing::info!(handler = &*program.name, version = &*program.version, "live");
+    for Began { stream, skipped, taken_in } in began {
+        let (handler, group) = (&*program.name, &program.manifest.group);
+        tracing::info!(handler, group, stream, skipped, taken_in, "new group");
+    }
+}
