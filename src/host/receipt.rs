@@ -8,7 +8,7 @@ use crate::script::Program;
 
 /// Says what concerns no single handler: files that are not read, and files that have another name now.
 pub(super) fn folder(before: &Registry, now: &Registry) {
-    for skipped in now.skipped.iter().filter(|skipped| !before.skipped.contains(skipped)) {
+    for skipped in now.skipped.iter().filter(|skipped| before.skipped.binary_search(skipped).is_err()) {
         tracing::warn!("skipped {}: {}", skipped.path.display(), skipped.reason);
     }
     now.renamed.iter().for_each(renamed);

@@ -85,6 +85,7 @@ impl Supervisor {
                     if let Some(built) = built {
                         self.apply(&registry, &built).await;
                         registry = built;
+                        report.reset_immediately();
                     }
                 }
                 _ = report.tick(), if !stopping => self.report(&registry).await,

@@ -32,7 +32,7 @@ pub struct Loaded {
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     pub handlers: BTreeMap<String, Loaded>,
-    /// Problems that concern no single handler file.
+    /// Problems that concern no single handler file; sorted.
     pub skipped: Vec<Skipped>,
     /// Handlers that came with this build and have the content of one that went with it.
     pub renamed: Vec<Renamed>,
@@ -72,10 +72,9 @@ pub fn build(previous: &Registry, sources: Arc<Sources>, skipped: Vec<Skipped>, 
 
 /// A handler whose file is there and cannot be read is not gone.
 fn keep_unread(previous: &Registry, registry: &mut Registry) {
-    for (name, before) in previous.handlers.iter().filter(|(_, before)| before.program.is_some()) {
-        let Some(program) = &before.program else { continue };
-        let unread = registry.skipped.iter().find(|skipped| holds(&skipped.file, &program.file));
-        if let Some(skipped) = unread.filter(|_| !registry.handlers.contains_key(name)) {
+    for (name, before) in &previous.handlers {
+        let Some(program) = before.program.as_ref().filter(|_| !registry.handlers.contains_key(name)) else { continue };
+        if let Some(skipped) = registry.skipped.iter().find(|skipped| holds(&skipped.file, &program.file)) {
             let loaded = refused(Some(before), &program.file, format!("{}: {}", skipped.file, skipped.reason));
             registry.handlers.insert(name.clone(), loaded);
         }

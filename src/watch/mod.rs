@@ -7,7 +7,7 @@
 
 mod hints;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +34,7 @@ const REST: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct Change {
     pub sources: Arc<Sources>,
+    /// Sorted.
     pub skipped: Vec<Skipped>,
 }
 
@@ -129,13 +130,13 @@ fn still(now: &Change, last: &Change, hinted: bool) -> Duration {
 
 impl Change {
     /// Paths below the folder that are not the same in both.
-    fn differences(&self, other: &Self) -> Vec<String> {
+    fn differences(&self, other: &Self) -> HashSet<String> {
         let (ours, theirs) = (&self.sources.files, &other.sources.files);
         let hash = |source: Option<&Source>| source.map(|source| source.hash);
         let files = ours.keys().filter(|path| hash(ours.get(*path)) != hash(theirs.get(*path)));
         let gone = theirs.keys().filter(|path| !ours.contains_key(*path));
-        let skipped = self.skipped.iter().filter(|skipped| !other.skipped.contains(skipped));
-        let no_more = other.skipped.iter().filter(|skipped| !self.skipped.contains(skipped));
+        let skipped = self.skipped.iter().filter(|skipped| other.skipped.binary_search(skipped).is_err());
+        let no_more = other.skipped.iter().filter(|skipped| self.skipped.binary_search(skipped).is_err());
         let skipped = skipped.chain(no_more).map(|skipped| &skipped.file);
         files.chain(gone).chain(skipped).cloned().collect()
     }

@@ -118,6 +118,31 @@ async fn a_group_gets_all_that_another_one_left_and_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_two_groups_that_ran_side_by_side_each_gives_what_the_other_has_not_received() {
+    let desk = Desk::new();
+    let store = desk.open();
+    publish(&store, 0..5).await;
+    let (old, new) = (inbox(&store, "old", Start::Earliest).await, inbox(&store, "new", Start::Latest).await);
+    publish(&store, 5..12).await;
+    // The old one has handled 0 to 2 and 11 and holds the rest; the new one has handled 5 and holds 6.
+    let (theirs, ours) = (receive(&old, 12).await, receive(&new, 2).await);
+    settle(&old, [0, 1, 2, 11].map(|at: usize| commit(&theirs[at])).to_vec()).await;
+    settle(&new, vec![commit(&ours[0])]).await;
+    drop((old, new, theirs, ours));
+    let moved = store.hand_over("old", "new").await.expect("nobody serves them");
+    assert_eq!(moved, Moved { streams: 1, ..Moved::default() });
+    publish(&store, [12]).await;
+    let new = inbox(&store, "new", Start::Latest).await;
+    let got = receive(&new, 8).await;
+    let mut ids: Vec<u32> = got.iter().map(|one| id(&**one).parse().expect("a number")).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [3, 4, 6, 7, 8, 9, 10, 12]);
+    settle(&new, got.iter().map(commit).collect()).await;
+    let status = detail(&store, "new").await.expect("it exists");
+    assert_eq!((status.lag, status.in_flight, status.lost), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_does_not_exist_yet_takes_the_place_of_another() {
     let place = Desk::new();
     let store = place.open();

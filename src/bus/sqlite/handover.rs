@@ -101,9 +101,9 @@ fn stream(tx: &mut Tx<'_>, old: &Place, new: &Place, theirs: &Cursor) -> Result<
         .conn
         .prepare_cached("SELECT first_seq FROM stream WHERE id = ?")?
         .query_row([theirs.stream], |row| row.get(0))?;
-    for mut span in spans(tx, old.id, theirs.stream)? {
-        // The new group has seen these by itself.
-        (began + 1..=span.last).for_each(|seq| span.set_done(seq));
+    for mut span in span::on_stream(tx.conn, old.id, theirs.stream)? {
+        // The new group has received these by itself.
+        (began + 1..=ours.position).for_each(|seq| span.set_done(seq));
         span.group = new.id;
         span::delete(tx.conn, span.id)?;
         if span.left > 0 {
@@ -116,12 +116,6 @@ fn stream(tx: &mut Tx<'_>, old: &Place, new: &Place, theirs: &Cursor) -> Result<
     let sql = "UPDATE cursor SET position = ?3, began = ?4 WHERE group_id = ?1 AND stream_id = ?2";
     tx.conn.execute(sql, (new.id, theirs.stream, reached.0, reached.1))?;
     Ok((gap.end() - gap.start() + 1).max(0) as u64)
-}
-
-fn spans(tx: &Tx<'_>, group: i64, stream: i64) -> Result<Vec<Span>, Fault> {
-    let mut spans = span::others(tx.conn, group, tx.me)?;
-    spans.retain(|span| span.stream == stream);
-    Ok(spans)
 }
 
 /// Makes entries free for anybody in the group to take.
@@ -146,7 +140,7 @@ fn delayed(tx: &mut Tx<'_>, old: &Place, new: &Place) -> Result<u64, Fault> {
 fn waiting(tx: &mut Tx<'_>, old: &Place, new: &Place) -> Result<u64, Fault> {
     let claimed: i64 =
         cursors(tx, old.id)?.iter().find(|cursor| cursor.stream == old.retry).map_or(0, |at| at.position);
-    let spans = spans(tx, old.id, old.retry)?;
+    let spans = span::on_stream(tx.conn, old.id, old.retry)?;
     let undone = |seq: i64| seq > claimed || spans.iter().any(|span| span.contains(seq) && !span.is_done(seq));
     let (name, _) = group::find(tx.conn, new.id)?.ok_or_else(|| Fault::Refused("the new group vanished".into()))?;
     let target = group::retry_stream(&name);

@@ -132,6 +132,12 @@ pub(super) fn others(conn: &Connection, group: i64, me: i64) -> rusqlite::Result
     find.query_map((group, me), Span::read)?.collect()
 }
 
+/// The spans of a group on one stream, whoever holds them, oldest first.
+pub(super) fn on_stream(conn: &Connection, group: i64, stream: i64) -> rusqlite::Result<Vec<Span>> {
+    let sql = format!("SELECT {COLUMNS} FROM span WHERE group_id = ? AND stream_id = ? ORDER BY first");
+    conn.prepare_cached(&sql)?.query_map((group, stream), Span::read)?.collect()
+}
+
 /// Gives the span of that number back, if `owner` still holds it.
 pub(super) fn free(conn: &Connection, id: i64, owner: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE span SET owner = 0, epoch = epoch + 1 WHERE id = ? AND owner = ?";

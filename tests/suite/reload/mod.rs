@@ -72,10 +72,30 @@ async fn half_a_file_that_would_compile_does_not_take_over_while_its_writer_writ
         // `return a` is a handler; `return a and b` is b.
         let half = script(&format!("half{round}")).trim_end().to_owned();
         let other = script(&format!("whole{round}")).replacen("return ", "", 1);
-        saves::in_two_halves(&path, &format!("{half} and {other}"), half.len());
+        saves::in_two_halves(&path, &format!("{half} and {other}"), half.len(), saves::HALVES);
         until_seen(&desk, &format!("whole{round}")).await;
     }
     load.check(&desk, &saved(["first", "whole0", "whole1", "whole2"])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_hint_tells_is_found_and_not_by_halves() {
+    let desk = Desk::new(&[("tick", &script("first"))]).await;
+    let load = Load::start(&desk);
+    // Whoever writes by another name of the file is not heard in this folder.
+    let elsewhere = desk.dir.path().join("elsewhere");
+    fs::hard_link(handlers(&desk).join("tick.luau"), &elsewhere).expect("a link");
+    let mut versions = saved(["first"]);
+    for round in 0..3 {
+        let (half, whole) = (script(&format!("half{round}")), script(&format!("whole{round}")));
+        let half = half.trim_end();
+        let text = format!("{half} and {}", whole.replacen("return ", "", 1));
+        // Here nothing but standing still tells that a file is whole, so its halves must come closer together.
+        saves::in_two_halves(&elsewhere, &text, half.len(), saves::HALVES / 4);
+        versions.insert(format!("whole{round}"));
+        until_seen(&desk, &format!("whole{round}")).await;
+    }
+    load.check(&desk, &versions).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

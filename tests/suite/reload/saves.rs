@@ -11,7 +11,7 @@ pub type Save = fn(&Path, &str);
 
 pub const WAYS: &[(&str, Save)] = &[
     ("truncated", |path, text| fs::write(path, text).expect("a file")),
-    ("halves", |path, text| in_two_halves(path, text, text.len() / 2)),
+    ("halves", |path, text| in_two_halves(path, text, text.len() / 2, HALVES)),
     ("backed", backup_and_write),
     ("renamed", write_and_rename),
     ("sedded", sed),
@@ -19,11 +19,14 @@ pub const WAYS: &[(&str, Save)] = &[
     ("linked", write_and_link),
 ];
 
-/// Truncates, writes `at` bytes, and the rest 200 ms later.
-pub fn in_two_halves(path: &Path, text: &str, at: usize) {
+/// How far apart the halves of a file are written by a slow writer.
+pub const HALVES: Duration = Duration::from_millis(200);
+
+/// Truncates, writes `at` bytes, and the rest `later`.
+pub fn in_two_halves(path: &Path, text: &str, at: usize, later: Duration) {
     let mut file = File::create(path).expect("a file");
     file.write_all(&text.as_bytes()[..at]).expect("half a file");
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(later);
     file.write_all(&text.as_bytes()[at..]).expect("the other half");
 }
 
