@@ -99,9 +99,13 @@ impl Supervisor {
         self.start_all().await;
         for (name, running) in &mut self.running {
             let serves = registry.handlers.get(name).is_some_and(|loaded| loaded.program.is_some());
-            if !serves && !running.stop.is_cancelled() {
+            if serves {
+                continue;
+            }
+            // Also where it is stopping already, to make room for a version that is gone by now.
+            running.next = None;
+            if !running.stop.is_cancelled() {
                 tracing::info!(handler = name, "its file is gone; stopped, its events wait");
-                running.next = None;
                 running.stop.cancel();
             }
         }

@@ -14,4 +14,5 @@ mod losses;
 mod scripts;
 mod sqlite;
 mod support;
+mod wakeups;
 mod worker;
