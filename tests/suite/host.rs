@@ -126,3 +126,25 @@ async fn a_snooze_does_not_count_as_an_attempt() {
     desk.emit((0..3).map(|n| event("open", n, "{}")).collect()).await;
     desk.until_state("attempt", "1").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_is_deleted_twice_while_it_drains_stays_deleted() {
+    let version = |name: &str, before: &str| {
+        format!("return {{ on = 'tick', handle = function(event, ctx) {before} ctx.kv:add('{name}', 1) end }}")
+    };
+    let desk = Desk::new(&[("tick", &version("first", "ctx:sleep('1500ms')"))]).await;
+    desk.emit(vec![event("tick", 1, "{}")]).await;
+    desk.until("it runs", |desk| desk.counts("tick").running == 1).await;
+    let gone = |desk: &Desk| desk.host().snapshot().is_empty();
+    desk.remove("tick");
+    desk.until("it is gone", gone).await;
+    desk.write("tick", &version("second", ""));
+    desk.until("it is back", |desk| !gone(desk)).await;
+    desk.remove("tick");
+    desk.until("it is gone again", gone).await;
+    desk.emit(vec![event("tick", 2, "{}")]).await;
+    desk.until_state("first", "1").await;
+    desk.write("tick", &version("third", ""));
+    desk.until_state("third", "1").await;
+    assert_eq!(desk.state("second").await, None);
+}

@@ -360,3 +360,21 @@ async fn a_process_that_is_stopped_in_the_queue_does_not_hold_up_the_others() {
     tokio::time::timeout(PATIENCE, all).await.expect("the queue is for fairness only");
     drop(held);
 }
+
+#[tokio::test]
+async fn a_zombie_that_gets_its_entry_back_cannot_settle_it_by_the_old_lease() {
+    let h = FileHarness::new();
+    // It beats so rarely that the other one takes it for dead.
+    let zombie = open(Options { recovery_time: Duration::from_secs(3600), ..h.options() });
+    let held = inbox(&zombie, subscription("group")).await;
+    publish(&zombie, "orders", &["a"]).await;
+    let old = receive_one(&held).await;
+    let other = open(Options { recovery_time: RECOVERY, ..h.options() });
+    let taken = receive_one(&inbox(&other, subscription("group")).await).await;
+    assert_eq!(taken.orphaned, 1);
+    drop(other);
+    let again = receive_one(&held).await;
+    assert_eq!(again.orphaned, 2);
+    assert_eq!(settle_one(&held, commit(&old)).await, Answer::Fenced);
+    assert_eq!(settle_one(&held, commit(&again)).await, DONE);
+}

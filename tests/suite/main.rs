@@ -17,4 +17,5 @@ mod reload;
 mod scripts;
 mod sqlite;
 mod support;
+mod wakeups;
 mod worker;

@@ -167,9 +167,10 @@ impl SqliteStore {
 
     fn start(options: Options) -> Result<Arc<Self>, Fault> {
         let mut conn = schema::open_writer(&options.place)?;
+        schema::check(&conn, &options.place)?;
         let turns = options.place.path().map(|path| Turns::open(path)).transpose()?;
         let turn = turns.as_ref().map(Turns::take).transpose()?;
-        schema::prepare(&mut conn, &options.place, options.synchronous)?;
+        schema::prepare(&mut conn, options.synchronous)?;
         let (me, alive) = process::register(&mut conn, &options)?;
         drop(turn);
         let looking = options.place.path().map(|path| schema::open_reader(path)).transpose()?;

@@ -36,7 +36,7 @@ pub(super) fn open_writer(place: &Place) -> Result<Connection, Fault> {
 }
 
 /// Makes the writer's connection ready; creates or migrates the schema. Only one process at a time may do this.
-pub(super) fn prepare(conn: &mut Connection, place: &Place, synchronous: Synchronous) -> Result<(), Fault> {
+pub(super) fn prepare(conn: &mut Connection, synchronous: Synchronous) -> Result<(), Fault> {
     refuse_foreign(conn)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
     conn.pragma_update(None, "synchronous", synchronous.pragma())?;
@@ -44,7 +44,6 @@ pub(super) fn prepare(conn: &mut Connection, place: &Place, synchronous: Synchro
     conn.pragma_update(None, "cache_size", -65_536)?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     conn.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4096 * 2)?;
-    check(conn, place)?;
     migrate(conn, MIGRATIONS)
 }
 
@@ -101,7 +100,8 @@ fn refuse_foreign(conn: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check(conn: &Connection, place: &Place) -> Result<(), Fault> {
+/// Refuses a damaged file. Only reads, but all of it: nobody should have to wait for his turn meanwhile.
+pub(super) fn check(conn: &Connection, place: &Place) -> Result<(), Fault> {
     let Place::File(path) = place else { return Ok(()) };
     if std::fs::metadata(path)?.len() > CHECKED_BYTES_MAX {
         return Ok(());
@@ -141,7 +141,7 @@ mod tests {
         let place = Place::File(path.clone());
         let open = || {
             let mut conn = open_writer(&place).map_err(|fault| fault.to_string())?;
-            prepare(&mut conn, &place, Synchronous::Normal).map_err(|fault| fault.to_string())
+            prepare(&mut conn, Synchronous::Normal).map_err(|fault| fault.to_string())
         };
         open().expect("a new file is created");
         open().expect("and opened again");

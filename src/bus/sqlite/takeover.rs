@@ -141,3 +141,26 @@ fn deaths(tx: &Tx<'_>, span: &Span, by_death: bool) -> Result<HashMap<i64, u32>,
     )?;
     Ok(list.query_map(range, |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn a_counter_that_moved_again_belongs_to_the_living() {
+        let conn = Connection::open_in_memory().expect("memory opens");
+        conn.execute_batch(include_str!("schema.sql")).expect("the schema is valid");
+        let beat = |beat: i64| {
+            let sql = "INSERT OR REPLACE INTO process(id, name, beat, started_at) VALUES(1, 'a', ?, 0), (2, 'b', 9, 0)";
+            conn.execute(sql, [beat]).expect("the row is written");
+        };
+        let tx = Tx::new(&conn, 0, 3, false);
+        let dead = [Still { process: 1, beat: 5 }];
+        beat(5);
+        assert_eq!(living(&tx, &dead).expect("the table is readable"), [2]);
+        beat(6);
+        assert_eq!(living(&tx, &dead).expect("the table is readable"), [1, 2]);
+    }
+}
