@@ -22,6 +22,9 @@ pub struct Emit {
     pub delay: Option<Duration>,
 }
 
+/// Longest key of state in bytes; none is empty.
+pub const STATE_KEY_BYTES_MAX: usize = 512;
+
 /// One change of state (`ctx.kv`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Write {

@@ -53,7 +53,7 @@ pub fn show_duration(duration: Duration) -> String {
     fits.map_or_else(|| format!("{millis}ms"), |(name, unit)| format!("{}{name}", millis / unit))
 }
 
-/// A size in its largest unit that keeps it whole, as [`bytes`] reads it: `64 MiB`, `1000 B`.
+/// A size in its largest unit that keeps it whole, as [`bytes()`] reads it: `64 MiB`, `1000 B`.
 pub fn show_bytes(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let fits = units.into_iter().find(|(_, power)| bytes > 0 && bytes.is_multiple_of(1 << power));

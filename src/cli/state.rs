@@ -12,7 +12,7 @@ use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::event::Json;
 use crate::host::Backend;
-use crate::outcome::{Change, Write};
+use crate::outcome::{Change, STATE_KEY_BYTES_MAX, Write};
 use crate::units;
 
 const AFTER_HELP: &str = "\
@@ -83,7 +83,11 @@ pub async fn run(command: StateCommand, config: &Config) -> anyhow::Result<ExitC
 
 /// Refuses what the store should not be bothered with.
 fn checked(command: StateCommand) -> Result<StateCommand, UsageError> {
-    if let StateCommand::Set { value, .. } = &command {
+    if let StateCommand::Set { key, value, .. } = &command {
+        if key.is_empty() || key.len() > STATE_KEY_BYTES_MAX {
+            let bytes = key.len();
+            return Err(UsageError(format!("the key has {bytes} bytes; scripts can name 1 to {STATE_KEY_BYTES_MAX}")));
+        }
         document("the value", value.clone())?;
     }
     Ok(command)

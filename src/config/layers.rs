@@ -23,6 +23,7 @@ pub const FILE_VARIABLE: &str = "MOONTIDE_CONFIG";
 
 /// What the command line says about the configuration.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Shared options")]
 pub struct Flags {
     /// Configuration file [default: moontide.toml, if there is one]
     #[arg(long, value_name = "FILE", global = true, env = FILE_VARIABLE, hide_env_values = true)]

@@ -83,6 +83,7 @@ fn wrong_usage_and_wrong_configuration_are_code_2() {
         (&["groups", "move", "a", "b c"], "letters, digits and"),
         (&["completions", "tcsh"], "possible values: bash, zsh, fish"),
         (&["state", "set", "k", "text"], "a text needs quotes of its own"),
+        (&["state", "set", "", "1"], "the key has 0 bytes; scripts can name 1 to 512"),
         (&["--bus", "redis://x", "handlers"], "wrong configuration: --bus: redis: is not available in this version"),
         (&["--bus", "memory:", "dead", "list"], "memory: lives within the process"),
         (&["--handlers", "nowhere", "check"], "cannot read the handlers folder nowhere"),
@@ -177,6 +178,8 @@ fn what_is_not_there_is_code_1() {
     ] {
         place.moontide(args).assert().code(1);
     }
+    let discarded = place.moontide(&["dead", "discard", "7", "8"]).assert().code(1);
+    discarded.stdout("discarded 0 dead letters; 2 were not there\n");
     place.moontide(&["dead", "discard", "--all"]).assert().success().stdout("discarded 0 dead letters\n");
     place.moontide(&["run", "--only", "ghost"]).assert().code(2).stderr(contains("there is no such handler"));
 }

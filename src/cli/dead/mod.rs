@@ -195,8 +195,9 @@ async fn discard(dead: &dyn DeadLetters, which: Which, yes: bool) -> anyhow::Res
     for page in ids.chunks(PAGE) {
         discarded += dead.discard(page).await? as usize;
     }
-    output::say(&format!("discarded {}", output::counted(discarded, "dead letter")))?;
     let complete = all || discarded == ids.len();
+    let missing = if complete { String::new() } else { format!("; {} were not there", ids.len() - discarded) };
+    output::say(&format!("discarded {}{missing}", output::counted(discarded, "dead letter")))?;
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 

@@ -12,12 +12,11 @@ use super::args::{duration, method, number, options, text, wrong};
 use super::ctx::{encode, running};
 use super::{Home, Problem, action, over_limit, waiting};
 use crate::bus::BusError;
-use crate::outcome::{Outcome, Release};
+use crate::outcome::{Outcome, Release, STATE_KEY_BYTES_MAX};
 use crate::script::buffer::{self, Known};
 use crate::script::convert::{DecodeError, Exact};
 use crate::script::run::Run;
 
-const KEY_BYTES_MAX: usize = 512;
 const KEYS_MAX: usize = 1000;
 
 pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
@@ -155,8 +154,8 @@ fn add(home: &Home, (own, key, n): (Value, Value, Value)) -> Result<(), Problem>
 /// A key that this handler may touch.
 fn checked_key(home: &Home, function: &str, key: &Value) -> Result<String, Problem> {
     let text = text(function, "key", key)?;
-    if text.is_empty() || text.len() > KEY_BYTES_MAX {
-        return Err(wrong(function, "key", &format!("1 to {KEY_BYTES_MAX} bytes"), key));
+    if text.is_empty() || text.len() > STATE_KEY_BYTES_MAX {
+        return Err(wrong(function, "key", &format!("1 to {STATE_KEY_BYTES_MAX} bytes"), key));
     }
     match &home.granted.state {
         Some(prefixes) if !prefixes.iter().any(|prefix| text.starts_with(prefix.as_str())) => {
