@@ -5,6 +5,7 @@
 //! what is received carries its [`Lease`], and settling asks for it. No implementation may know scripts, metrics or the
 //! worker.
 
+pub mod intake;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use self::intake::{Claim, Intake, TakenIn};
 
 use crate::clock::Millis;
 use crate::event::{EntryId, Event, TypePattern};
@@ -36,7 +39,8 @@ pub struct Features {
 pub trait Bus: Send + Sync {
     fn features(&self) -> Features;
 
-    /// Stores all of `emits` or none, at the configured durability, and says where each lies (a delayed one: `None`).
+    /// Stores all of `emits` or none, at the configured durability, and says where each lies (a delayed one: `None`). No
+    /// emits at all asks whether the store takes any just now.
     async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError>;
 
     /// Opens (and creates, where it is new) the group of one handler. At most one inbox per group and process.
@@ -374,6 +378,8 @@ pub struct GroupStatus {
     /// Of `lag`: retries, and delayed events on their way to a stream that the group reads.
     pub delayed: u64,
     pub dead: u64,
+    /// When the oldest entry that waits to be received was stored, work that is not due yet left aside.
+    pub oldest: Option<Millis>,
 }
 
 /// What a host says about one of its handlers; kept in the store so that other processes can show it.

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::sqlite::{self, Place, SqliteStore};
-use crate::bus::{Bus, BusError, DeadLetters, Ledger, Overview, StateAdmin};
+use crate::bus::{Bus, BusError, DeadLetters, Intake, Ledger, Overview, StateAdmin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusUrl, Config, Synchronous};
 use crate::metrics::{Counts, Metrics};
@@ -32,6 +32,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Backend {
     pub bus: Arc<dyn Bus>,
+    pub intake: Arc<dyn Intake>,
     pub ledger: Arc<dyn Ledger>,
     pub dead: Arc<dyn DeadLetters>,
     pub state: Arc<dyn StateAdmin>,
@@ -70,6 +71,7 @@ pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError
     })?;
     Ok(Backend {
         bus: store.clone(),
+        intake: store.clone(),
         ledger: store.clone(),
         dead: store.clone(),
         state: store.clone(),

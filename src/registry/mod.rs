@@ -4,6 +4,7 @@
 //! serving. Knows nothing of workers or stores.
 
 mod folder;
+mod listing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::script::{LoadError, LoadOptions, Program, Sources, load};
 use crate::streams::{Selection, Streams};
 
 pub use folder::{Scanner, Skipped, is_handler, name_of};
+pub use listing::{Row, rows};
 
 /// One handler file.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         "host",
         &["bus", "clock", "config", "event", "metrics", "outcome", "registry", "script", "streams", "watch", "worker"],
     ),
+    ("draft", &["clock", "event", "outcome", "streams"]),
     ("config", &["event", "nearest", "script", "streams", "units"]),
     ("watch", &["registry", "script"]),
     ("registry", &["bus", "clock", "config", "event", "nearest", "script", "streams"]),

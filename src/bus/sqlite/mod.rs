@@ -13,6 +13,7 @@ mod due;
 mod fault;
 mod group;
 mod inbox;
+mod intake;
 mod locks;
 mod overview;
 mod past;
@@ -42,8 +43,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Bus, BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Ledger, Overview,
-    Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, Undecodable,
+    Bus, BusError, Claim, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Intake, Ledger, Overview,
+    Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, TakenIn, Undecodable,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::event::{EntryId, Event};
@@ -239,6 +240,13 @@ impl Bus for SqliteStore {
         let door = Arc::new(Door::new(subscription, group));
         self.store.add_door(&door);
         Ok(Subscribed { inbox: Arc::new(SqliteInbox { store: self.store.clone(), door }), began })
+    }
+}
+
+#[async_trait]
+impl Intake for SqliteStore {
+    async fn take_in(&self, emits: Vec<Emit>, claim: Claim) -> Result<TakenIn, BusError> {
+        self.store.call(move |tx| intake::take_in(tx, &emits, &claim)).await
     }
 }
 

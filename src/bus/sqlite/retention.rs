@@ -7,6 +7,7 @@ use rusqlite::OptionalExtension;
 
 use super::Options;
 use super::fault::Fault;
+use super::intake;
 use super::process;
 use super::record;
 use super::state;
@@ -18,6 +19,8 @@ use crate::streams::Retain;
 const TRIMMED_MAX: usize = 2000;
 /// Records looked at in one step.
 const RECORDS_MAX: usize = 4000;
+/// Expired claims of senders removed in one step.
+const CLAIMS_MAX: usize = 2000;
 /// Expired keys of state removed in one step.
 const KEYS_MAX: usize = 500;
 
@@ -36,6 +39,7 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, records_after: &[u8], gon
     let trimmed = trim(tx, options)?;
     let (after, swept) = record::sweep(tx, records_after, RECORDS_MAX)?;
     let keys = state::sweep(tx, KEYS_MAX)?;
+    let claims = intake::sweep(tx, CLAIMS_MAX)?;
     let mut buried = Vec::new();
     for id in gone {
         if process::leave(tx, *id)? {
@@ -43,7 +47,8 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, records_after: &[u8], gon
         }
     }
     // Where a quarter of what was looked at had expired, much of the rest has too.
-    let more = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || (after.is_some() && swept >= RECORDS_MAX / 4);
+    let full = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || claims >= CLAIMS_MAX;
+    let more = full || (after.is_some() && swept >= RECORDS_MAX / 4);
     Ok(Step { records_after: after.unwrap_or_default(), more, buried })
 }
 
