@@ -64,7 +64,8 @@ fn read_listen(table: &mut Table<'_>) -> Option<Listen> {
     }
     let address = parse_address(&text);
     if address.is_none() {
-        let message = format!("{text:?} is no address; write an IP address and a port, \"127.0.0.1:7100\", or \"\" for off");
+        let message =
+            format!("{text:?} is no address; write an IP address and a port, \"127.0.0.1:7100\", or \"\" for off");
         table.note("listen", message);
     }
     Some(Listen { address: address?, explicit })
@@ -83,7 +84,10 @@ fn read_token(table: &mut Table<'_>, environment: &BTreeMap<String, String>) -> 
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         table.note("token", "must be printable ASCII without spaces, because it travels in a header");
     } else if text.len() < TOKEN_BYTES_MIN {
-        table.note("token", format!("is too short to be safe; at least {TOKEN_BYTES_MIN} characters: openssl rand -hex 24"));
+        table.note(
+            "token",
+            format!("is too short to be safe; at least {TOKEN_BYTES_MIN} characters: openssl rand -hex 24"),
+        );
     }
     Some(token)
 }

@@ -194,12 +194,7 @@ impl Variables {
     }
 
     /// `secrets`: names that the file gives to variables; they may look like ours.
-    fn read(
-        &self,
-        environment: &BTreeMap<String, String>,
-        secrets: &[String],
-        problems: &mut Vec<Problem>,
-    ) -> Dict {
+    fn read(&self, environment: &BTreeMap<String, String>, secrets: &[String], problems: &mut Vec<Problem>) -> Dict {
         let mut values = Dict::new();
         let is_ours = |name: &String| name.starts_with(PREFIX) && name != FILE_VARIABLE && !secrets.contains(name);
         let ours = environment.iter().filter(|(name, _)| is_ours(name));

@@ -34,7 +34,11 @@ pub fn read(table: Table<'_>, environment: &BTreeMap<String, String>) -> BTreeMa
 }
 
 /// Reads the secret `key`, if there is one: as in `[secrets]`, or the text itself in a variable.
-pub fn read_optional(table: &mut Table<'_>, key: &'static str, environment: &BTreeMap<String, String>) -> Option<Secret> {
+pub fn read_optional(
+    table: &mut Table<'_>,
+    key: &'static str,
+    environment: &BTreeMap<String, String>,
+) -> Option<Secret> {
     let by_variable = table.is_variable(key);
     let path = table.path(key);
     let value = table.get(key)?;

@@ -1,10 +1,13 @@
 //! Wires the parts into a running host, and owns the order in which they start and stop.
 //!
-//! The only place that names concrete buses. Start: store, script threads, registry, workers, watch. Stop: the reverse,
-//! under one shared deadline; what is unfinished then goes back uncharged.
+//! The only place that names concrete buses. Start: registry, ports, store, script threads, workers, watch,
+//! HTTP. Stop: the reverse, under one shared deadline; what is unfinished then goes back uncharged.
 
+mod doors;
+mod health;
 mod supervisor;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +21,15 @@ use crate::bus::sqlite::{self, Place, SqliteStore};
 use crate::bus::{Bus, BusError, DeadLetters, Intake, Ledger, Overview, StateAdmin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusUrl, Config, Synchronous};
+use crate::http::ListenError;
 use crate::metrics::{Counts, Metrics};
 use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
-use supervisor::{Supervisor, Workers};
+use doors::Doors;
+use health::Standing;
+use supervisor::{Supervisor, Tasks, Workers};
 
 /// How often the store trims its history and drops what expired.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -104,6 +110,8 @@ pub enum StartError {
     Folder { path: PathBuf, cause: std::io::Error },
     #[error("cannot start the script threads: {0}")]
     Threads(std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("--only names {0}, and there is no such handler; the handlers are: {1}")]
     Only(String, String),
 }
@@ -111,6 +119,7 @@ pub enum StartError {
 /// A running host.
 pub struct Host {
     parts: Parts,
+    doors: Doors,
     supervisor: JoinHandle<()>,
 }
 
@@ -127,6 +136,7 @@ struct Parts {
     registry: Arc<Mutex<Registry>>,
     /// The metrics of every handler that ever ran; they outlive reloads.
     workers: Workers,
+    tasks: Tasks,
     stop: CancellationToken,
 }
 
@@ -153,6 +163,7 @@ impl Host {
         let change = Change { sources, skipped };
         let registry = build_aside(Registry::default(), change.clone(), config.clone()).await;
         check_only(&start.only, &registry)?;
+        let listeners = doors::bind(&config).await?;
         let instance: Arc<str> = start.instance.unwrap_or_else(default_instance).into();
         let backend = open(&config, Some(&instance))?;
         let parts = Parts::new(config, backend, instance, registry.clone())?;
@@ -161,12 +172,25 @@ impl Host {
         tokio::spawn(watch::watch(folder, scan, change, scanner, changes));
         let mut supervisor = Supervisor::new(parts.clone(), start.only);
         supervisor.apply(&Registry::default(), &registry).await;
-        Ok(Self { parts, supervisor: tokio::spawn(supervisor.run(registry, changed)) })
+        let supervisor = tokio::spawn(supervisor.run(registry, changed));
+        let standing = Arc::new(Standing::new(parts.clone(), supervisor.abort_handle()));
+        let doors = Doors::open(listeners, &parts, standing);
+        Ok(Self { parts, doors, supervisor })
     }
 
     /// The store.
     pub fn backend(&self) -> &Backend {
         &self.parts.backend
+    }
+
+    /// Where HTTP is served, if it is.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.doors.http_address()
+    }
+
+    /// Where metrics alone are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.doors.metrics_address()
     }
 
     /// All metrics of this process.
@@ -191,6 +215,7 @@ impl Host {
     pub async fn stop(self) {
         self.parts.stop.cancel();
         let grace = self.parts.config.grace;
+        let closing = tokio::spawn(tokio::time::timeout(grace, self.doors.close()));
         let mut supervisor = self.supervisor;
         if tokio::time::timeout(grace, &mut supervisor).await.is_err() {
             tracing::warn!(
@@ -200,6 +225,8 @@ impl Host {
             self.parts.pool.release_all();
             let _ = tokio::time::timeout(grace, &mut supervisor).await;
         }
+        // What a client was promised is stored before the store closes; who was too slow was promised nothing.
+        let _ = closing.await;
         self.parts.backend.close().await;
     }
 }
@@ -256,6 +283,7 @@ impl Parts {
             metrics: Metrics::new(),
             registry: Arc::new(Mutex::new(registry)),
             workers: Workers::default(),
+            tasks: Tasks::default(),
             stop: CancellationToken::new(),
         })
     }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Began, Bus, HandlerReport, Inbox, backoff};
@@ -23,6 +23,9 @@ use super::{Parts, build_aside};
 
 /// Metrics by handler name.
 pub(super) type Workers = Arc<Mutex<BTreeMap<String, Arc<HandlerMetrics>>>>;
+
+/// The task of every worker, by handler name: for whoever asks whether they live.
+pub(super) type Tasks = Arc<Mutex<BTreeMap<String, AbortHandle>>>;
 
 /// How long a start waits for the store.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
@@ -117,6 +120,7 @@ impl Supervisor {
         if before.and_then(|before| before.problem.as_ref()) == Some(problem) {
             return;
         }
+        self.parts.metrics.reloaded(false);
         let kept = now.program.as_ref().map(|program| program.version.to_string());
         let serves = kept.map_or("it does not run".to_owned(), |version| format!("version {version} keeps serving"));
         tracing::error!(handler = name, "does not load, {serves}: {problem}");
@@ -134,6 +138,7 @@ impl Supervisor {
         } else {
             running.program.store(program.clone());
         }
+        self.parts.metrics.reloaded(true);
         tracing::info!(handler = name, version = &*program.version, was = &*current.version, "reloaded");
     }
 
@@ -169,6 +174,7 @@ impl Supervisor {
         let (bus, streams) = (self.parts.backend.bus.clone(), self.parts.config.streams.clone());
         let task = self.tasks.spawn(serve(bus, streams, opened, spec));
         self.names.insert(task.id(), name.clone());
+        self.parts.tasks.lock().insert(name.clone(), task);
         self.running.insert(name, running);
     }
 
@@ -181,6 +187,7 @@ impl Supervisor {
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         let Some(name) = self.names.remove(&id) else { return };
+        self.parts.tasks.lock().remove(&name);
         let Some(running) = self.running.remove(&name) else { return };
         if let Err(defect) = &ended {
             tracing::error!(handler = name, "its worker ended by a defect of the host, starting it anew: {defect}");
@@ -239,7 +246,24 @@ async fn serve(bus: Arc<dyn Bus>, streams: Arc<Streams>, opened: Option<Arc<dyn 
         None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,
     };
     if let Some(inbox) = inbox {
+        let _serving = Serving::new(spec.metrics.clone());
         worker::work(inbox, spec).await;
+    }
+}
+
+/// Says that a worker is at work, for as long as it lives.
+struct Serving(Arc<HandlerMetrics>);
+
+impl Serving {
+    fn new(metrics: Arc<HandlerMetrics>) -> Self {
+        metrics.serving(true);
+        Self(metrics)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving(false);
     }
 }
 

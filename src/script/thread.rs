@@ -197,7 +197,11 @@ async fn run(stage: Rc<Stage>, work: Rc<Work>, delivery: Arc<Delivery>) -> Ended
         record,
         version: work.program.version.clone(),
         held: run.held.take(),
-        usage: Usage { cpu: run.cpu(), wall: run.started.elapsed() },
+        usage: Usage {
+            cpu: run.cpu(),
+            wall: run.started.elapsed(),
+            memory_bytes: stage.memory_bytes(&work.program.name),
+        },
     };
     (work, finished)
 }

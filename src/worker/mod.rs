@@ -340,9 +340,10 @@ impl Worker {
         let handler = self.spec.program.load().name.clone();
         self.spec.metrics.settled(batch.took);
         self.pace.settled(batch.judged.len());
+        let now = self.spec.clock.now();
         for ((judged, run), answer) in batch.judged.into_iter().zip(&*batch.runs).zip(batch.answers) {
             self.end_turn(&judged);
-            report::settled(&self.spec.metrics, &handler, &judged, run, &answer);
+            report::settled(&self.spec.metrics, &handler, &judged, run, &answer, now);
             match answer {
                 Answer::Conflict { key: state } => self.conflict(judged, &state),
                 Answer::Invalid { reason } => self.unsettled.push(judged.refused(run, reason)),

@@ -203,7 +203,7 @@ impl Drop for Worker {
 
 fn config(dir: &Path) -> moontide::config::Config {
     let file = dir.join("moontide.toml");
-    let text = format!("[bus]\nurl = \"sqlite:{}\"\n", dir.join("moontide.db").display(),);
+    let text = format!("[bus]\nurl = \"sqlite:{}\"\n[http]\nlisten = \"\"\n", dir.join("moontide.db").display(),);
     std::fs::write(&file, text).expect("a file");
     config_from(&file)
 }

@@ -72,7 +72,7 @@ impl Desk {
         let file = self.dir.path().join("moontide.toml");
         let (db, handlers) = (self.dir.path().join("moontide.db"), self.dir.path().join("handlers"));
         let text = format!(
-            "[bus]\nurl = \"sqlite:{}\"\n[run]\nhandlers = \"{}\"\ngrace = \"300ms\"\n[reload]\nscan = \"100ms\"\n",
+            "[bus]\nurl = \"sqlite:{}\"\n[run]\nhandlers = \"{}\"\ngrace = \"300ms\"\n[reload]\nscan = \"100ms\"\n[http]\nlisten = \"\"\n",
             db.display(),
             handlers.display()
         );

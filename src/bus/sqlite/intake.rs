@@ -25,8 +25,7 @@ pub(super) fn take_in(tx: &mut Tx<'_>, emits: &[Emit], claim: &Claim) -> Result<
 
 /// Removes at most `limit` claims that expired; answers how many.
 pub(super) fn sweep(tx: &Tx<'_>, limit: usize) -> Result<usize, Fault> {
-    let mut delete = tx
-        .conn
-        .prepare_cached("DELETE FROM claim WHERE key IN (SELECT key FROM claim WHERE expires <= ? LIMIT ?)")?;
+    let mut delete =
+        tx.conn.prepare_cached("DELETE FROM claim WHERE key IN (SELECT key FROM claim WHERE expires <= ? LIMIT ?)")?;
     Ok(delete.execute((tx.now, limit as i64))?)
 }

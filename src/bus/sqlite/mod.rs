@@ -43,8 +43,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    Bus, BusError, Claim, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Intake, Ledger, Overview,
-    Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, TakenIn, Undecodable,
+    Bus, BusError, Claim, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Intake,
+    Ledger, Overview, Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, TakenIn, Undecodable,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::event::{EntryId, Event};
