@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Parts;
 use crate::bus::{BusError, GroupStatus};
-use crate::http::{Health, Status};
+use crate::http::{Health, Status, Work};
 use crate::metrics::HandlerMetrics;
 use crate::registry::{self, Row};
 
@@ -133,7 +133,7 @@ impl Status for Standing {
         let subscribed_events = self.subscribed(&working);
         problems.extend([takes.err(), groups.err()].into_iter().flatten());
         problems.dedup();
-        Health { connected, subscribed_events, pending_messages, ..Health::of(problems) }
+        Health { work: Some(Work { connected, subscribed_events, pending_messages }), ..Health::of(problems) }
     }
 
     async fn handlers(&self) -> Result<Vec<Row>, BusError> {

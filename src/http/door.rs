@@ -101,7 +101,7 @@ impl Door {
     pub fn open(listener: TcpListener, routes: Router) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(accept(listener, routes, stop.clone()));
+        let task = tokio::spawn(accept(listener, routes, stop.clone(), CONNECTIONS_MAX));
         Ok(Self { address, stop, task })
     }
 
@@ -119,8 +119,8 @@ impl Door {
     }
 }
 
-async fn accept(listener: TcpListener, routes: Router, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(listener: TcpListener, routes: Router, stop: CancellationToken, connections_max: usize) {
+    let slots = Arc::new(Semaphore::new(connections_max));
     let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let stream = match accepted {
@@ -174,6 +174,8 @@ async fn end(mut connection: std::pin::Pin<&mut Connection>) -> hyper::Result<()
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]
@@ -185,6 +187,50 @@ mod tests {
         assert!(error.to_string().starts_with(&says) && error.to_string().contains("ss -ltnp"), "{error}");
         let other = bind(Listen { address, explicit: false }, "http.listen").await.expect("the default gives way");
         assert_ne!(other.map(|other| other.local_addr().expect("it is bound")), Some(address));
+    }
+
+    async fn started(connections_max: usize) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("some port is free");
+        let address = listener.local_addr().expect("it is bound");
+        tokio::spawn(accept(listener, Router::new(), CancellationToken::new(), connections_max));
+        address
+    }
+
+    /// Time stands still but when everybody waits for it.
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_half_a_request_is_shown_out() {
+        let address = started(8).await;
+        for said in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: 1\r\n"] {
+            let mut stream = TcpStream::connect(address).await.expect("it listens");
+            stream.write_all(said.as_bytes()).await.expect("it is open");
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.expect("it is closed in order");
+            assert!(!answer.starts_with(b"HTTP/1.1 2"), "{said:?}: {}", String::from_utf8_lossy(&answer));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_too_many_is_told_so_and_the_next_one_finds_room() {
+        let address = started(1).await;
+        let mut first = TcpStream::connect(address).await.expect("it listens");
+        let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        first.write_all(request).await.expect("it is open");
+        first.read_u8().await.expect("it is served");
+        let mut second = TcpStream::connect(address).await.expect("it listens");
+        let mut answer = Vec::new();
+        second.read_to_end(&mut answer).await.expect("it is closed in order");
+        assert_eq!(answer, FULL);
+        drop(first);
+        loop {
+            let mut third = TcpStream::connect(address).await.expect("it listens");
+            let mut status = [0; 12];
+            if third.write_all(request).await.is_ok()
+                && third.read_exact(&mut status).await.is_ok()
+                && status == *b"HTTP/1.1 404"
+            {
+                return;
+            }
+        }
     }
 
     #[test]

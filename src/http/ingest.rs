@@ -169,3 +169,42 @@ fn finish(site: &Site, drafts: Vec<Draft>) -> Result<Vec<Emit>, Problem> {
     };
     drafts.into_iter().enumerate().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_plain_text_of_some_length() {
+        for (sent, expected) in [
+            ("k-1", Ok(Some("k-1"))),
+            ("\"k 1\"", Ok(Some("k 1"))),
+            ("", Err(400)),
+            ("\"\"", Err(400)),
+            ("   ", Err(400)),
+            (&*"k".repeat(255), Ok(Some(&*"k".repeat(255)))),
+            (&*"k".repeat(256), Err(400)),
+        ] {
+            let headers = HeaderMap::from_iter([(KEY, sent.parse().expect("a header's value"))]);
+            let read = key(&headers).map_err(|problem| problem.status.as_u16());
+            assert_eq!(read, expected.map(|key: Option<&str>| key.map(str::to_owned)), "{sent:?}");
+        }
+        assert_eq!(key(&HeaderMap::new()), Ok(None));
+    }
+
+    #[test]
+    fn ids_and_fingerprints_tell_apart_what_differs() {
+        assert_eq!(id_from("s", "a", "k"), id_from("s", "a", "k"));
+        assert_ne!(id_from("s", "a", "k"), id_from("s", "b", "k"));
+        assert_ne!(id_from("s", "a", "k"), id_from("t", "a", "k"));
+        let headers = |list: &[(&'static str, &'static str)]| -> HeaderMap {
+            let parse = |&(name, value)| (HeaderName::from_static(name), axum::http::HeaderValue::from_static(value));
+            list.iter().map(parse).collect()
+        };
+        let said = |list: &[_], body: &[u8]| fingerprint(&headers(list), body);
+        let one = said(&[("ce-id", "1"), ("ce-type", "a"), ("date", "now")], b"{}");
+        assert_eq!(one, said(&[("ce-type", "a"), ("ce-id", "1"), ("date", "later")], b"{}"));
+        assert_ne!(one, said(&[("ce-type", "a"), ("ce-id", "2")], b"{}"));
+        assert_ne!(one, said(&[("ce-type", "a"), ("ce-id", "1")], b"[]"));
+    }
+}

@@ -78,25 +78,33 @@ pub trait Status: Send + Sync {
 }
 
 /// The body of a health check.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Health {
     /// `healthy` or `unhealthy`.
     pub status: &'static str,
+    /// What is wrong; empty when healthy.
+    pub problems: Vec<String>,
+    /// Asked only by who wants to know whether it is ready.
+    #[serde(flatten)]
+    pub work: Option<Work>,
+}
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Work {
     /// The store answers.
     pub connected: bool,
     /// Types that handlers here ask for.
     pub subscribed_events: Vec<String>,
     /// By handler: waiting, delayed or under way.
     pub pending_messages: BTreeMap<String, u64>,
-    /// What is wrong; empty when healthy.
-    pub problems: Vec<String>,
 }
 
 impl Health {
     /// Healthy unless there are problems.
     pub fn of(problems: Vec<String>) -> Self {
         let status = if problems.is_empty() { "healthy" } else { "unhealthy" };
-        Self { status, problems, ..Self::default() }
+        Self { status, problems, work: None }
     }
 }
 
