@@ -152,6 +152,8 @@ async fn serve(stream: TcpStream, routes: Router, stop: &CancellationToken) {
         tracing::debug!("a connection is served with delay: {error}");
     }
     let mut http = http1::Builder::new();
+    // A client may say all it has to say, close its side, and wait.
+    http.half_close(true);
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES_MAX);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     let mut connection = std::pin::pin!(connection);

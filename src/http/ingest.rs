@@ -82,12 +82,16 @@ async fn receive<'s>(site: &'s Site, headers: &HeaderMap, body: Body) -> Result<
     }
     let share = u32::try_from(bytes.min(BODIES_BYTES_MAX)).unwrap_or(u32::MAX);
     let held = site.bodies.try_acquire_many(share).map_err(|_| Problem::busy())?;
+    let body = read(body, bytes_max).await?;
+    Ok((body, held))
+}
+
+async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
     let read = timeout(BODY_TIME, to_bytes(body, bytes_max)).await.map_err(|_| Problem::slow())?;
-    let body = read.map_err(|error| match is_over_limit(&error) {
+    read.map_err(|error| match is_over_limit(&error) {
         true => Problem::large(bytes_max),
         false => Problem::bad("the body broke off"),
-    })?;
-    Ok((body, held))
+    })
 }
 
 fn is_over_limit(error: &axum::Error) -> bool {
@@ -173,6 +177,16 @@ fn finish(site: &Site, drafts: Vec<Draft>) -> Result<Vec<Emit>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let problem = read(Body::from_stream(never), 10).await.expect_err("it never ends");
+        assert_eq!(problem.status, StatusCode::REQUEST_TIMEOUT);
+        let long = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from("x")));
+        let problem = read(Body::from_stream(long), 10).await.expect_err("it is too long");
+        assert_eq!(problem.status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
 
     #[test]
     fn keys_are_plain_text_of_some_length() {

@@ -7,6 +7,7 @@ mod crash;
 mod demo;
 mod docs;
 mod host;
+mod http;
 mod judge;
 mod kills;
 mod layout;
