@@ -6,6 +6,7 @@
 
 mod check;
 mod handlers;
+mod http;
 mod layers;
 mod problem;
 mod raw;
@@ -16,8 +17,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
+pub use secrets::Secret;
 
 use crate::script::{Limits, LoadOptions};
 use crate::streams::Streams;
@@ -47,6 +50,10 @@ pub struct Config {
     pub threads: usize,
     /// `run.grace`: how long a stopping host lets scripts finish.
     pub grace: Duration,
+    /// `[http]`
+    pub http: Http,
+    /// `metrics.listen`: a listener for metrics alone; `None`: they are on `http` only.
+    pub metrics_listen: Option<Listen>,
     /// `[log]`
     pub log: Log,
     handlers: handlers::HandlerRules,

@@ -21,7 +21,9 @@
 //! | [`metrics`] | every metric family; what scripts count | where they are read |
 //! | [`registry`] | which handlers are loaded; a broken file leaves its last good version | workers, stores |
 //! | [`watch`] | when the handlers folder has changed | what is in it |
+//! | [`draft`] | an event as somebody outside writes it, and what is filled in | stores, who sent it |
 //! | [`config`] | every key, its default, its unit, and what contradicts what | what is running |
+//! | [`http`] | events in over HTTP; what is answered to whom, and caps on what clients can make us hold | stores, the host |
 //! | [`host`] | which parts there are, and the order in which they start and stop | the command line |
 //! | [`demo`] | a seeded day of checkouts, and the proof that it adds up | how it is run |
 //! | [`cli`] | flags, exit codes, what is printed | decisions of any kind |
@@ -32,9 +34,11 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod draft;
 pub mod event;
 pub mod host;
 pub mod hot;
+pub mod http;
 pub mod judge;
 pub mod metrics;
 pub mod nearest;

@@ -5,6 +5,7 @@
 //! what is received carries its [`Lease`], and settling asks for it. No implementation may know scripts, metrics or the
 //! worker.
 
+pub mod intake;
 mod operations;
 pub mod relay;
 pub mod sqlite;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use self::intake::{Claim, Intake, TakenIn};
 
 use crate::clock::Millis;
 use crate::event::{EntryId, Event, TypePattern};
@@ -43,7 +46,7 @@ pub trait Bus: Send + Sync {
     fn features(&self) -> Features;
 
     /// Stores all of `emits` or none, at the configured durability, and says where each lies (`None`: delayed, or still
-    /// on its way).
+    /// on its way). No emits at all asks whether the store takes any just now.
     async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError>;
 
     /// Opens (and creates, where it is new) the group of one handler. At most one inbox per group and process.
@@ -383,6 +386,8 @@ pub struct GroupStatus {
     pub dead: u64,
     /// Entries trimmed before they were settled, since the group exists.
     pub lost: u64,
+    /// When the oldest entry that waits to be received was stored, work that is not due yet left aside.
+    pub oldest: Option<Millis>,
 }
 
 /// What a host says about one of its handlers; kept in the store so that other processes can show it.

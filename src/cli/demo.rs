@@ -73,6 +73,9 @@ pub async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<ExitCode>
     let stage = Stage::set(args.keep, &config.handlers_dir)?;
     config.bus.url = BusUrl::SqliteFile(stage.file());
     config.handlers_dir = stage.handlers.clone();
+    if !args.keep {
+        (config.http.listen, config.metrics_listen) = (None, None);
+    }
     let streams = config.streams.clone();
     let quiet = logging::hush();
     let host = Host::start(config, Start::default()).await?;

@@ -189,7 +189,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let store = match error.downcast_ref::<StartError>() {
         Some(StartError::Store(store)) => Some(store),
-        Some(StartError::Folder { .. } | StartError::Only(..)) => return USAGE,
+        Some(StartError::Folder { .. } | StartError::Only(..) | StartError::Listen(_)) => return USAGE,
         _ => error.downcast_ref::<BusError>(),
     };
     match store {

@@ -9,6 +9,7 @@ use super::{FAILED, handlers, open, output};
 use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::host::{self, Backend};
+use crate::registry::Row;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -76,7 +77,7 @@ async fn look(backend: &Backend, config: &Config) -> anyhow::Result<Status> {
     let alive = backend.housekeeping.processes().await?;
     let states: BTreeSet<&String> = rows.iter().map(|row| &row.state).collect();
     let count = |state: &String| (state.clone(), rows.iter().filter(|row| row.state == *state).count());
-    let error = |row: &handlers::Row| {
+    let error = |row: &Row| {
         let (handler, state) = (row.name.clone(), row.state.clone());
         row.last_error.clone().map(|error| LastError { handler, state, error })
     };

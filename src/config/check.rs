@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handlers::{HandlerRules, read_values};
+use super::http::{read_http, read_metrics};
 use super::layers::Surroundings;
 use super::raw::{Checker, Table};
 use super::{Bus, BusUrl, Config, Log, LogFormat, LogLevel, Sqlite, Synchronous, secrets};
@@ -34,6 +35,8 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let scan = reload.duration("scan", Duration::from_millis(100));
     reload.close();
     let (handlers_dir, threads, grace) = read_run(root.table("run"));
+    let http = read_http(root.table("http"), &around.environment);
+    let metrics_listen = read_metrics(root.table("metrics"));
     let log = read_log(root.table("log"));
     root.close();
     Config {
@@ -48,6 +51,8 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
         handlers_dir,
         threads,
         grace,
+        http,
+        metrics_listen,
         log,
         handlers,
     }

@@ -1,4 +1,5 @@
-//! The layers of a configuration, each over the one before: embedded defaults, file, environment, flags.
+//! The layers of a configuration, each over the one before: embedded defaults, variables that other services read too,
+//! file, our own variables, flags.
 //!
 //! Owns which variable sets which key, and remembers where each value was set. Does not know what the values mean.
 
@@ -17,6 +18,8 @@ use crate::nearest::nearest;
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 /// Read from the current directory unless `--config` names another file.
 pub const FILE: &str = "moontide.toml";
+/// Variables of the services that Moontide replaces; they count where ours and the file say nothing.
+const FOREIGN: [(&str, &str); 1] = [("METRICS_PORT", "metrics.listen")];
 const PREFIX: &str = "MOONTIDE_";
 /// The one variable that is no key: the file to read, as `--config`.
 pub const FILE_VARIABLE: &str = "MOONTIDE_CONFIG";
@@ -69,6 +72,7 @@ impl Layers {
     pub fn read(flags: &Flags, around: &Surroundings, problems: &mut Vec<Problem>) -> Self {
         let defaults = Toml::from_str::<Dict>(DEFAULT_TOML).expect("default.toml is embedded, and a test parses it");
         let variables = Variables::of(&defaults);
+        let foreign = read_foreign(&around.environment, problems);
         let file = flags.config.clone().unwrap_or_else(|| around.file.clone());
         let mut from_file = read_file(&file, flags.config.is_some(), problems);
         // Before the next layer covers them up.
@@ -80,10 +84,12 @@ impl Layers {
             }
             !wrong
         });
+        let secrets = secret_variables(&from_file);
         let figment = Figment::new()
             .merge(Layer { name: "default", values: defaults })
+            .merge(Layer { name: "foreign", values: foreign })
             .merge(Layer { name: "file", values: from_file })
-            .merge(Layer { name: "variable", values: variables.read(&around.environment, problems) })
+            .merge(Layer { name: "variable", values: variables.read(&around.environment, &secrets, problems) })
             .merge(Layer { name: "flag", values: flag_values(flags) });
         let root = figment.data().ok().and_then(|mut by_profile| by_profile.remove(&Profile::Default));
         Self { root: root.unwrap_or_default(), figment, file }
@@ -93,6 +99,10 @@ impl Layers {
     pub fn origin(&self, tag: Tag, key: &str) -> Origin {
         match self.figment.get_metadata(tag).map(|layer| layer.name.as_ref()) {
             Some("file") => Origin::File(self.file.clone()),
+            Some("foreign") => {
+                let name = FOREIGN.iter().find(|(_, sets)| *sets == key).map_or(key, |(name, _)| name);
+                Origin::Variable(name.to_owned())
+            }
             Some("variable") => Origin::Variable(variable(key)),
             Some("flag") => Origin::Flag(flag(key)),
             _ => Origin::Default,
@@ -136,6 +146,31 @@ fn read_file(path: &Path, must_exist: bool, problems: &mut Vec<Problem>) -> Dict
     }
 }
 
+/// The names of variables that hold secrets: every `env = "NAME"`, however deep.
+fn secret_variables(values: &Dict) -> Vec<String> {
+    let names = values.iter().flat_map(|(key, value)| match value {
+        Value::Dict(_, below) => secret_variables(below),
+        Value::String(_, name) if key == "env" => vec![name.clone()],
+        _ => Vec::new(),
+    });
+    names.collect()
+}
+
+fn read_foreign(environment: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Dict {
+    let mut values = Dict::new();
+    for (name, key) in FOREIGN {
+        let Some(text) = environment.get(name).filter(|text| !text.is_empty()) else { continue };
+        match text.parse::<u16>() {
+            Ok(port) => insert(&mut values, key, format!("0.0.0.0:{port}")),
+            Err(_) => {
+                let message = format!("{text:?} is no port; write a number like 9100");
+                problems.push(Problem { origin: Origin::Variable(name.into()), key: String::new(), message });
+            }
+        }
+    }
+    values
+}
+
 fn flag_values(flags: &Flags) -> Dict {
     let mut values = Dict::new();
     let mut set = |key: &str, value: Option<String>| {
@@ -169,9 +204,11 @@ impl Variables {
         Self(keys.map(|key| (variable(&key), key)).collect())
     }
 
-    fn read(&self, environment: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Dict {
+    /// `secrets`: names that the file gives to variables; they may look like ours.
+    fn read(&self, environment: &BTreeMap<String, String>, secrets: &[String], problems: &mut Vec<Problem>) -> Dict {
         let mut values = Dict::new();
-        let ours = environment.iter().filter(|(name, _)| name.starts_with(PREFIX) && *name != FILE_VARIABLE);
+        let is_ours = |name: &String| name.starts_with(PREFIX) && name != FILE_VARIABLE && !secrets.contains(name);
+        let ours = environment.iter().filter(|(name, _)| is_ours(name));
         for (name, value) in ours {
             match self.0.get(name) {
                 Some(_) if value.contains(char::REPLACEMENT_CHARACTER) => {

@@ -214,8 +214,14 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Whether `key` has a value that is not the default.
+    pub fn is_set(&self, key: &str) -> bool {
+        let tag = self.values.and_then(|values| values.get(key)).map(Value::tag);
+        tag.is_some_and(|tag| self.origin(Some(tag), &self.path(key)) != Origin::Default)
+    }
+
     /// Whether `key` was set by a variable, which knows nothing but text.
-    fn is_variable(&self, key: &str) -> bool {
+    pub fn is_variable(&self, key: &str) -> bool {
         let tag = self.values.and_then(|values| values.get(key)).map(Value::tag);
         matches!(self.origin(tag, key), Origin::Variable(_))
     }
@@ -229,7 +235,8 @@ impl<'a> Table<'a> {
         tag.map_or_else(|| self.checker.layers.file(), |tag| self.checker.layers.origin(tag, path))
     }
 
-    fn path(&self, key: &str) -> String {
+    /// The dotted key of `key`.
+    pub fn path(&self, key: &str) -> String {
         match (self.path.as_str(), key) {
             ("", key) => key.to_owned(),
             (path, "") => path.to_owned(),

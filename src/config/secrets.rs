@@ -33,6 +33,26 @@ pub fn read(table: Table<'_>, environment: &BTreeMap<String, String>) -> BTreeMa
     entries.into_iter().map(one).collect()
 }
 
+/// Reads the secret `key`, if there is one: as in `[secrets]`, or the text itself in a variable.
+pub fn read_optional(
+    table: &mut Table<'_>,
+    key: &'static str,
+    environment: &BTreeMap<String, String>,
+) -> Option<Secret> {
+    let by_variable = table.is_variable(key);
+    let path = table.path(key);
+    let value = table.get(key)?;
+    match value.as_str() {
+        Some("") => None,
+        Some(text) if by_variable => Some(Secret(text.to_owned())),
+        Some(_) => {
+            table.note(key, "does not belong in this file; write { env = \"NAME\" } or { file = \"PATH\" }");
+            Some(Secret(String::new()))
+        }
+        None => Some(Secret(read_one(Table::of(table.checker, path, value), environment))),
+    }
+}
+
 fn read_one(mut table: Table<'_>, environment: &BTreeMap<String, String>) -> String {
     let what = "a text";
     let variable = table.optional("env", what, |value| Ok(value.as_str().map(str::to_owned)));

@@ -1,12 +1,15 @@
 //! Wires the parts into a running host, and owns the order in which they start and stop.
 //!
-//! The only place that names concrete buses. Start: store, script threads, registry, workers, watch. Stop: the reverse,
-//! under one shared deadline; what is unfinished then goes back uncharged.
+//! The only place that names concrete buses. Start: registry, ports, store, script threads, workers, watch,
+//! HTTP. Stop: the reverse, under one shared deadline; what is unfinished then goes back uncharged.
 
+mod doors;
+mod health;
 mod opening;
 mod receipt;
 mod supervisor;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +20,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::sqlite::{self, Place, SqliteStore};
-use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Ledger, Overview, StateAdmin};
+use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{BusUrl, Config, Synchronous};
+use crate::http::ListenError;
 use crate::metrics::{Counts, Metrics};
 use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
-use supervisor::{Supervisor, Workers};
+use doors::Doors;
+use health::Standing;
+use supervisor::{Supervisor, Tasks, Workers};
 
 /// How often the store trims its history and drops what expired.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +40,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Backend {
     pub bus: Arc<dyn Bus>,
+    pub intake: Arc<dyn Intake>,
     pub ledger: Arc<dyn Ledger>,
     pub dead: Arc<dyn DeadLetters>,
     pub state: Arc<dyn StateAdmin>,
@@ -75,6 +82,7 @@ pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError
     })?;
     Ok(Backend {
         bus: store.clone(),
+        intake: store.clone(),
         ledger: store.clone(),
         dead: store.clone(),
         state: store.clone(),
@@ -109,6 +117,8 @@ pub enum StartError {
     Folder { path: PathBuf, cause: std::io::Error },
     #[error("cannot start the script threads: {0}")]
     Threads(std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("--only names {0}, and there is no such handler; the handlers are: {1}")]
     Only(String, String),
 }
@@ -116,6 +126,7 @@ pub enum StartError {
 /// A running host.
 pub struct Host {
     parts: Parts,
+    doors: Doors,
     supervisor: JoinHandle<()>,
 }
 
@@ -132,6 +143,7 @@ struct Parts {
     registry: Arc<Mutex<Registry>>,
     /// The metrics of every handler that ever ran; they outlive reloads.
     workers: Workers,
+    tasks: Tasks,
     stop: CancellationToken,
 }
 
@@ -159,6 +171,7 @@ impl Host {
         let building = build_aside(Registry::default(), change.clone(), config.clone());
         let registry = building.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         check_only(&start.only, &registry)?;
+        let listeners = doors::bind(&config).await?;
         let instance: Arc<str> = start.instance.unwrap_or_else(default_instance).into();
         let backend = open(&config, Some(&instance))?;
         let parts = Parts::new(config, backend, instance, registry.clone())?;
@@ -167,12 +180,25 @@ impl Host {
         tokio::spawn(watch::watch(folder, scan, change, scanner, changes));
         let mut supervisor = Supervisor::new(parts.clone(), start.only);
         supervisor.apply(&Registry::default(), &registry).await;
-        Ok(Self { parts, supervisor: tokio::spawn(supervisor.run(registry, changed)) })
+        let supervisor = tokio::spawn(supervisor.run(registry, changed));
+        let standing = Arc::new(Standing::new(parts.clone(), supervisor.abort_handle()));
+        let doors = Doors::open(listeners, &parts, standing);
+        Ok(Self { parts, doors, supervisor })
     }
 
     /// The store.
     pub fn backend(&self) -> &Backend {
         &self.parts.backend
+    }
+
+    /// Where HTTP is served, if it is.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.doors.http_address()
+    }
+
+    /// Where metrics alone are served, if they are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.doors.metrics_address()
     }
 
     /// All metrics of this process.
@@ -197,6 +223,7 @@ impl Host {
     pub async fn stop(self) {
         self.parts.stop.cancel();
         let grace = self.parts.config.grace;
+        let closing = tokio::spawn(tokio::time::timeout(grace, self.doors.close()));
         let mut supervisor = self.supervisor;
         if tokio::time::timeout(grace, &mut supervisor).await.is_err() {
             tracing::warn!(
@@ -206,6 +233,8 @@ impl Host {
             self.parts.pool.release_all();
             let _ = tokio::time::timeout(grace, &mut supervisor).await;
         }
+        // What a client was promised is stored before the store closes; who was too slow was promised nothing.
+        let _ = closing.await;
         self.parts.backend.close().await;
     }
 }
@@ -265,6 +294,7 @@ impl Parts {
             metrics: Metrics::new(),
             registry: Arc::new(Mutex::new(registry)),
             workers: Workers::default(),
+            tasks: Tasks::default(),
             stop: CancellationToken::new(),
         })
     }

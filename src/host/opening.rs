@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::bus::{Began, Bus, Inbox, backoff};
+use crate::metrics::HandlerMetrics;
 use crate::registry;
 use crate::script::Program;
 use crate::streams::Streams;
@@ -18,7 +19,24 @@ pub(super) async fn serve(bus: Arc<dyn Bus>, streams: Arc<Streams>, opened: Opti
         None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,
     };
     if let Some(inbox) = inbox {
+        let _serving = Serving::new(spec.metrics.clone());
         worker::work(inbox, spec).await;
+    }
+}
+
+/// Says that a worker is at work, for as long as it lives.
+struct Serving(Arc<HandlerMetrics>);
+
+impl Serving {
+    fn new(metrics: Arc<HandlerMetrics>) -> Self {
+        metrics.serving(true);
+        Self(metrics)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving(false);
     }
 }
 

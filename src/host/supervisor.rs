@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{HandlerReport, Inbox};
@@ -27,6 +27,9 @@ use super::{Parts, build_aside, receipt};
 
 /// Metrics by handler name.
 pub(super) type Workers = Arc<Mutex<BTreeMap<String, Arc<HandlerMetrics>>>>;
+
+/// The task of every worker, by handler name: for whoever asks whether they live.
+pub(super) type Tasks = Arc<Mutex<BTreeMap<String, AbortHandle>>>;
 
 /// How long a start waits for the store.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
@@ -203,6 +206,7 @@ impl Supervisor {
         let (bus, streams) = (self.parts.backend.bus.clone(), self.parts.config.streams.clone());
         let task = self.tasks.spawn(serve(bus, streams, opened, spec));
         self.names.insert(task.id(), name.clone());
+        self.parts.tasks.lock().insert(name.clone(), task);
         self.running.insert(name, running);
     }
 
@@ -215,6 +219,7 @@ impl Supervisor {
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         let Some(name) = self.names.remove(&id) else { return };
+        self.parts.tasks.lock().remove(&name);
         let Some(running) = self.running.remove(&name) else { return };
         if let Err(defect) = &ended {
             tracing::error!(handler = name, "its worker ended by a defect of the host, starting it anew: {defect}");

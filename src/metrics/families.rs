@@ -1,31 +1,44 @@
 //! The families and their registry.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-    exponential_buckets,
+    CounterVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, exponential_buckets,
 };
 
+use crate::bus::GroupStatus;
+use crate::clock::Millis;
 use crate::judge::DeathReason;
+use crate::outcome::Emit;
 
+use super::HandlerMetrics;
 use super::custom::{Custom, CustomFamilies};
-use super::{HandlerMetrics, Lines};
+use super::groups::Groups;
+use super::lines::Lines;
+use super::pairs::{Admission, Pairs, Series};
 
 /// Every family of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
-    pub(super) consumed: IntCounterVec,
-    pub(super) published: IntCounterVec,
+    consumed: IntCounterVec,
+    published: IntCounterVec,
+    latency: HistogramVec,
+    admission: Arc<Admission>,
+    published_pairs: Arc<Mutex<Pairs<IntCounter>>>,
+    groups: Groups,
+    requests: IntCounterVec,
     run_seconds: HistogramVec,
     settle_seconds: HistogramVec,
     cpu_seconds: CounterVec,
+    memory: IntGaugeVec,
     received: IntCounterVec,
+    attempts: IntCounterVec,
     outcomes: IntCounterVec,
     dead: IntCounterVec,
     running: IntGaugeVec,
@@ -49,15 +62,40 @@ impl Metrics {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
         let gauge = |name: &str, help: &str| register(&registry, IntGaugeVec::new(Opts::new(name, help), &["handler"]));
-        let seconds = |name: &str, help: &str| {
-            let buckets = exponential_buckets(0.000_05, 4.0, 11).expect("start and factor are positive");
-            register(&registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["handler"]))
+        let seconds = |name: &str, help: &str, first: f64, labels: &[&str]| {
+            let buckets = exponential_buckets(first, 4.0, 11).expect("start and factor are positive");
+            register(&registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
         };
+        tell_version(&registry);
         Self {
             consumed: counter("events_consumed_total", "Events handled and committed.", &["topic", "type", "consumer"]),
-            published: counter("events_published_total", "Events emitted by handlers.", &["topic", "type"]),
-            run_seconds: seconds("event_handler_duration_seconds", "Wall time of one run of a handler."),
-            settle_seconds: seconds("moontide_settle_seconds", "Time until the store answered a settle."),
+            published: counter(
+                "events_published_total",
+                "Events that handlers emitted or clients sent.",
+                &["topic", "type"],
+            ),
+            latency: seconds(
+                "event_latency_seconds",
+                "From the event's emission (emitted_at in its data, or its time) until it was handled.",
+                0.001,
+                &["topic", "type"],
+            ),
+            admission: Arc::default(),
+            published_pairs: Arc::default(),
+            groups: Groups::new(&registry),
+            requests: counter("moontide_http_requests_total", "Requests answered.", &["route", "code"]),
+            run_seconds: seconds(
+                "event_handler_duration_seconds",
+                "Wall time of one run of a handler.",
+                0.000_05,
+                &["handler"],
+            ),
+            settle_seconds: seconds(
+                "moontide_settle_seconds",
+                "Time until the store answered a settle.",
+                0.000_05,
+                &["handler"],
+            ),
             cpu_seconds: register(
                 &registry,
                 CounterVec::new(
@@ -65,6 +103,8 @@ impl Metrics {
                     &["handler"],
                 ),
             ),
+            memory: gauge("moontide_script_memory_bytes", "Memory of the VM that ran last."),
+            attempts: counter("moontide_attempts_total", "Runs of scripts, whatever came of them.", &["handler"]),
             received: counter("moontide_deliveries_total", "Deliveries received.", &["handler"]),
             outcomes: counter("moontide_outcomes_total", "What became of deliveries.", &["handler", "outcome"]),
             dead: counter("moontide_dead_letters_total", "Events given up, by reason.", &["handler", "reason"]),
@@ -112,12 +152,48 @@ impl Metrics {
             refused: reload("refused"),
             removed: reload("removed"),
             version: Mutex::default(),
-            consumed: Mutex::default(),
-            published: Mutex::default(),
+            memory: self.memory.with_label_values(&[handler]),
+            attempts: self.attempts.with_label_values(&[handler]),
+            pairs: Mutex::default(),
             custom: Custom::new(handler),
             last_error: Mutex::default(),
-            lines: Lines { began: Instant::now(), state: AtomicU64::new(0) },
+            failure_lines: Lines::default(),
+            consumed_lines: Lines::default(),
+            began: Instant::now(),
+            heard_at: AtomicU64::new(0),
+            serving: AtomicBool::new(false),
         }
+    }
+
+    /// What `handler` counts of events of type `kind` in `topic`, within bounds that all handlers share.
+    pub(super) fn series(&self, topic: &str, kind: &str, handler: &str) -> Series {
+        Series {
+            consumed: self.consumed.with_label_values(&[topic, kind, handler]),
+            latency: self.latency.with_label_values(&[topic, kind]),
+        }
+    }
+
+    /// Which types are counted apart.
+    pub(super) fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// The counters of `emits`, to be raised when they are stored.
+    pub fn counted(&self, emits: &[Emit]) -> Counted {
+        let mut pairs = self.published_pairs.lock();
+        let counter = |topic: &str, kind: &str| self.published.with_label_values(&[topic, kind]);
+        let of = |emit: &Emit| pairs.of(&self.admission, &emit.stream, &emit.event.kind, counter).clone();
+        Counted(emits.iter().map(of).collect())
+    }
+
+    /// A request for `route` was answered with `code`.
+    pub fn request(&self, route: &str, code: u16) {
+        self.requests.with_label_values(&[route, code.to_string().as_str()]).inc();
+    }
+
+    /// How the groups stand at `now`, by the store; `None`: it does not answer.
+    pub fn groups(&self, groups: Option<&[GroupStatus]>, now: Millis) {
+        self.groups.set(groups, now);
     }
 
     /// All metrics in Prometheus' text format.
@@ -129,7 +205,24 @@ impl Metrics {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
+/// Events that are on their way to the store, and their counters.
+#[must_use]
+pub struct Counted(Vec<IntCounter>);
+
+impl Counted {
+    /// They are stored.
+    pub fn now(self) {
+        self.0.iter().for_each(IntCounter::inc);
+    }
+}
+
+fn tell_version(registry: &Registry) {
+    let help = "The version that runs; always 1.";
+    let opts = Opts::new("moontide_info", help).const_label("version", env!("CARGO_PKG_VERSION"));
+    register(registry, IntGauge::with_opts(opts)).set(1);
+}
+
+pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
     let family = family.expect("names and labels are constants");
     registry.register(Box::new(family.clone())).expect("each name is registered once");
     family

@@ -6,26 +6,27 @@
 
 mod custom;
 mod families;
+mod groups;
+mod latency;
+mod lines;
+mod pairs;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter, IntGauge};
 
 use crate::bus::Delivery;
+use crate::clock::Millis;
 use crate::judge::DeathReason;
 use crate::outcome::{Emit, Measure};
 use crate::script::Usage;
 
 use custom::Custom;
-pub use families::Metrics;
-
-/// Different (stream, type) pairs counted apart per handler; the rest is counted as `other`.
-const PAIRS_MAX: usize = 64;
-/// Log lines about failures per handler and second.
-const LINES_PER_SECOND: u64 = 20;
+pub use families::{Counted, Metrics};
+use lines::Lines;
+use pairs::{Pairs, Series};
 
 /// The metrics of one handler, labels resolved.
 pub struct HandlerMetrics {
@@ -50,11 +51,17 @@ pub struct HandlerMetrics {
     removed: IntCounter,
     /// What serves, as it is said in [`Metrics`].
     version: Mutex<Option<String>>,
-    consumed: Mutex<Pairs>,
-    published: Mutex<Pairs>,
+    memory: IntGauge,
+    attempts: IntCounter,
+    pairs: Mutex<Pairs<Series>>,
     custom: Custom,
     last_error: Mutex<Option<String>>,
-    lines: Lines,
+    failure_lines: Lines,
+    consumed_lines: Lines,
+    began: Instant,
+    /// Milliseconds after `began` when something was last received or settled.
+    heard_at: AtomicU64,
+    serving: AtomicBool,
 }
 
 /// A handler's counts since the process started.
@@ -91,30 +98,61 @@ impl HandlerMetrics {
     /// `count` deliveries were received.
     pub fn received(&self, count: usize) {
         self.received.inc_by(count as u64);
+        self.heard();
     }
 
     /// A settle was answered after `took`.
     pub fn settled(&self, took: Duration) {
         self.settle_seconds.observe(took.as_secs_f64());
+        self.heard();
+    }
+
+    fn heard(&self) {
+        let millis = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_at.store(millis, Ordering::Relaxed);
+    }
+
+    /// How long nothing was received or settled, with no run under way and none waiting for one; zero: it works.
+    pub fn idle(&self) -> Duration {
+        if self.running.get() > 0 || self.buffered.get() > 0 {
+            return Duration::ZERO;
+        }
+        self.began.elapsed().saturating_sub(Duration::from_millis(self.heard_at.load(Ordering::Relaxed)))
+    }
+
+    /// Its group is open and its worker at work, or not any more.
+    pub fn serving(&self, serving: bool) {
+        self.serving.store(serving, Ordering::Relaxed);
+    }
+
+    /// Whether its worker is at work.
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
     }
 
     /// A run used this much, whatever became of it.
     pub fn ran(&self, usage: Usage) {
         self.run_seconds.observe(usage.wall.as_secs_f64());
         self.cpu_seconds.inc_by(usage.cpu.as_secs_f64());
+        self.memory.set(i64::try_from(usage.memory_bytes).unwrap_or(i64::MAX));
+        self.attempts.inc();
     }
 
-    /// A run was committed.
-    pub fn done(&self, delivery: &Delivery, measures: &[Measure], emits: &[Emit]) {
+    /// A run was committed, at `now`.
+    pub fn done(&self, delivery: &Delivery, measures: &[Measure], emits: &[Emit], now: Millis) {
         self.done.inc();
         if let Ok(event) = &delivery.event {
-            let counter =
-                |topic: &str, kind: &str| self.families.consumed.with_label_values(&[topic, kind, self.name.as_str()]);
-            count(&self.consumed, delivery.origin().0, &event.kind, counter);
+            let (topic, _) = delivery.origin();
+            let mut pairs = self.pairs.lock();
+            let make = |topic: &str, kind: &str| self.families.series(topic, kind, &self.name);
+            let series = pairs.of(self.families.admission(), topic, &event.kind, make);
+            series.consumed.inc();
+            if let Some(seconds) = latency::seconds(event, now) {
+                series.latency.observe(seconds);
+            }
         }
-        for emit in emits {
-            let counter = |topic: &str, kind: &str| self.families.published.with_label_values(&[topic, kind]);
-            count(&self.published, &emit.stream, &emit.event.kind, counter);
+        if !emits.is_empty() {
+            self.families.counted(emits).now();
         }
         measures.iter().for_each(|measure| self.custom.take(&self.families, measure));
     }
@@ -190,44 +228,11 @@ impl HandlerMetrics {
 
     /// Whether one more log line about this handler's failures is bearable now.
     pub fn may_log(&self) -> bool {
-        self.lines.may()
+        self.failure_lines.may()
     }
-}
 
-/// Counters by stream and type, looked up without an allocation.
-#[derive(Default)]
-struct Pairs {
-    counters: HashMap<String, HashMap<String, IntCounter>>,
-    count: usize,
-}
-
-fn count(pairs: &Mutex<Pairs>, topic: &str, kind: &str, counter: impl Fn(&str, &str) -> IntCounter) {
-    let mut pairs = pairs.lock();
-    if let Some(known) = pairs.counters.get(topic).and_then(|kinds| kinds.get(kind)) {
-        return known.inc();
-    }
-    if pairs.count >= PAIRS_MAX {
-        return counter("other", "other").inc();
-    }
-    let made = counter(topic, kind);
-    made.inc();
-    pairs.count += 1;
-    pairs.counters.entry(topic.to_owned()).or_default().insert(kind.to_owned(), made);
-}
-
-/// At most so many lines in a second, counted without a lock.
-struct Lines {
-    began: Instant,
-    /// Second since `began` in the upper, lines in it in the lower half.
-    state: AtomicU64,
-}
-
-impl Lines {
-    fn may(&self) -> bool {
-        let second = self.began.elapsed().as_secs() << 32;
-        let before = self.state.load(Ordering::Relaxed);
-        let next = if before & !0xffff_ffff == second { before + 1 } else { second + 1 };
-        self.state.store(next, Ordering::Relaxed);
-        next - second <= LINES_PER_SECOND
+    /// Whether one more log line about a handled event is bearable now.
+    pub fn may_log_consumed(&self) -> bool {
+        self.consumed_lines.may()
     }
 }

@@ -5,6 +5,7 @@
 
 mod folder;
 mod groups;
+mod listing;
 mod together;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::script::{LoadError, LoadOptions, Program, Sources, load};
 use crate::streams::{Selection, Streams};
 
 pub use folder::{Scanner, Skipped, check_name, has_ending, is_handler, name_of};
+pub use listing::{Row, rows};
 
 /// One handler file.
 #[derive(Clone, Debug)]

@@ -229,4 +229,6 @@ pub struct Finished {
 pub struct Usage {
     pub cpu: Duration,
     pub wall: Duration,
+    /// Of the VM, when the run ended; 0: nothing ran.
+    pub memory_bytes: usize,
 }

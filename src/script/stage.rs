@@ -74,6 +74,11 @@ impl Stage {
         Ok(fresh)
     }
 
+    /// What the warm VM of `handler` holds; 0: there is none.
+    pub fn memory_bytes(&self, handler: &str) -> usize {
+        self.warm.borrow().get(handler).map_or(0, |warm| warm.vm.memory_bytes())
+    }
+
     fn open(&self, program: &Arc<Program>) -> Result<Rc<Warm>, Failure> {
         let (instance, clock) = (self.services.instance.clone(), self.services.clock.clone());
         let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone()))?;

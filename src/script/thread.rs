@@ -196,7 +196,11 @@ async fn run(stage: Rc<Stage>, work: Rc<Work>, at: u32, delivery: Arc<Delivery>)
         record,
         version: program.version.clone(),
         held: run.held.take(),
-        usage: Usage { cpu: run.cpu(), wall: run.started.elapsed() },
+        usage: Usage {
+            cpu: run.cpu(),
+            wall: run.started.elapsed(),
+            memory_bytes: stage.memory_bytes(&work.piece.program.name),
+        },
     };
     (work, at, finished)
 }

@@ -105,6 +105,11 @@ impl Vm {
         Ok(Self { lua, home, returned, entries, memory_max, collect_at: Cell::new(memory_max / 2) })
     }
 
+    /// What it holds now.
+    pub fn memory_bytes(&self) -> usize {
+        self.lua.used_memory()
+    }
+
     /// `handle` of a loaded program, and the function that makes its idempotency key.
     pub fn handle(&self) -> Result<(Function, Option<Function>), Failure> {
         let table = match &self.returned {

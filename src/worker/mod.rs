@@ -385,8 +385,9 @@ impl Worker {
         self.spec.metrics.settled(batch.took);
         self.pace.settled(batch.judged.len());
         self.bytes -= batch.judged.iter().map(|judged| judged.bytes).sum::<usize>();
+        let now = self.spec.clock.now();
         for ((judged, run), answer) in batch.judged.into_iter().zip(&*batch.runs).zip(batch.answers) {
-            report::settled(&self.spec.metrics, &handler, &judged, run, &answer);
+            report::settled(&self.spec.metrics, &handler, &judged, run, &answer, now);
             match answer {
                 // A suspect keeps its turn: it runs again, and still alone.
                 Answer::Conflict { key: state } => self.conflict(judged, &state),

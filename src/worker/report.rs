@@ -3,18 +3,29 @@
 use std::time::Duration;
 
 use crate::bus::{Answer, BusError, DeadId, Delivery, Run};
+use crate::clock::Millis;
 use crate::judge::Verdict;
 use crate::metrics::HandlerMetrics;
 use crate::outcome::Failure;
+use crate::script::Usage;
 
 use super::batch::Judged;
 
-/// A settle answered `answer` for `judged`.
-pub(super) fn settled(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, answer: &Answer) {
-    metrics.ran(judged.usage);
+/// A settle answered `answer` for `judged`, at `now`.
+pub(super) fn settled(
+    metrics: &HandlerMetrics,
+    handler: &str,
+    judged: &Judged,
+    run: &Run,
+    answer: &Answer,
+    now: Millis,
+) {
+    if judged.usage != Usage::default() {
+        metrics.ran(judged.usage);
+    }
     match answer {
-        Answer::Done { dead } => applied(metrics, handler, judged, run, *dead),
-        Answer::AlreadyMine => applied(metrics, handler, judged, run, None),
+        Answer::Done { dead } => applied(metrics, handler, judged, run, *dead, now),
+        Answer::AlreadyMine => applied(metrics, handler, judged, run, None, now),
         Answer::Duplicate { by } => duplicate(metrics, handler, judged, by),
         Answer::Conflict { key } => {
             metrics.conflict();
@@ -34,12 +45,12 @@ pub(super) fn settled(metrics: &HandlerMetrics, handler: &str, judged: &Judged, 
     }
 }
 
-fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, dead: Option<DeadId>) {
+fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, dead: Option<DeadId>, now: Millis) {
     let delivery = &*judged.delivery;
     match &judged.verdict {
         Verdict::Commit => {
-            metrics.done(delivery, &judged.measures, &run.effects.events);
-            tracing::debug!(handler, event = id(judged), attempt = delivery.attempt(), "consumed");
+            metrics.done(delivery, &judged.measures, &run.effects.events, now);
+            consumed_line(metrics, handler, judged, delivery);
         }
         Verdict::Retry { delay, counted, failure } => {
             metrics.retried(*counted);
@@ -69,6 +80,16 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
         Verdict::Skip { by } => duplicate(metrics, handler, judged, by),
         Verdict::Release => metrics.released(),
     }
+}
+
+/// Operators look for this word to see whether events arrive; a flood of them says no more than some.
+fn consumed_line(metrics: &HandlerMetrics, handler: &str, judged: &Judged, delivery: &Delivery) {
+    let Ok(event) = &delivery.event else { return };
+    if !tracing::enabled!(tracing::Level::INFO) || !metrics.may_log_consumed() {
+        return;
+    }
+    let (version, attempt, correlation) = (&*judged.version, delivery.attempt(), event.correlation_id.as_deref());
+    tracing::info!(handler, version, event = event.id, r#type = event.kind, attempt, correlation, "consumed");
 }
 
 fn retry_line(handler: &str, judged: &Judged, delivery: &Delivery, failure: &Failure, counted: bool, delay: Duration) {

@@ -309,3 +309,13 @@ fn a_reader_that_leaves_does_not_stop_the_storing() {
     let shell = Command::new("bash").current_dir(place.0.path()).args(["-c", script, moontide]).assert();
     shell.stdout(starts_with("[{\"id\":")).stderr(contains("stored 20000 events before it"));
 }
+
+#[test]
+fn a_port_that_somebody_chose_and_another_has_is_named() {
+    let place = Place::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("some port is free");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let says = contains(format!("error: cannot listen on {address} (http.listen): Address already in use"));
+    place.moontide(&["run"]).env("MOONTIDE_HTTP_LISTEN", &address).assert().code(2).stderr(says);
+    assert!(!place.0.path().join("data").exists(), "nothing was started");
+}

@@ -274,6 +274,73 @@ fn a_secret_file_that_everybody_can_read_is_refused() {
     assert_eq!(options.granted.values["key"], "s3cret", "the line break at the end is dropped");
 }
 
+#[test]
+fn http_listens_on_loopback_unless_somebody_says_otherwise() {
+    let config = given("").load().expect("the defaults are right");
+    let listen = config.http.listen.expect("it is on");
+    assert_eq!((listen.address.to_string().as_str(), listen.explicit), ("127.0.0.1:7100", false));
+    assert_eq!((config.http.token, config.metrics_listen), (None, None));
+    let config = given("[http]\nlisten = 'localhost:7100'\nhosts = ['Moon.Example']").load().expect("it is right");
+    let listen = config.http.listen.expect("it is on");
+    assert_eq!((listen.address.to_string().as_str(), listen.explicit), ("127.0.0.1:7100", true));
+    assert_eq!(config.http.hosts, ["moon.example"]);
+    let off = given("").variable("MOONTIDE_HTTP_LISTEN", "").load().expect("it is right");
+    assert_eq!(off.http.listen, None);
+}
+
+#[test]
+fn nobody_is_let_in_from_outside_without_a_token() {
+    let open = "[http]\nlisten = '0.0.0.0:7100'\n";
+    let says = "moontide.toml: http.listen: is open to others without a token; set http.token (MOONTIDE_HTTP_TOKEN, or \
+                { file = \"PATH\" }), or listen on \"127.0.0.1:7100\"";
+    assert_eq!(given(open).problems(), [says]);
+    let config = given(open).variable("MOONTIDE_HTTP_TOKEN", "0123456789abcdef").load().expect("it is right");
+    assert_eq!(config.http.token.as_ref().map(|token| token.reveal()), Some("0123456789abcdef"));
+    assert!(!format!("{config:?}").contains("0123456789abcdef"), "nobody prints it");
+    let named = format!("{open}token = {{ env = 'MOONTIDE_TOKEN' }}");
+    let config = given(&named).variable("MOONTIDE_TOKEN", "0123456789abcdef").load().expect("it is right");
+    assert!(config.http.token.is_some());
+    refused(&[
+        (
+            "[http]\ntoken = '0123456789abcdef'",
+            &[
+                "moontide.toml: http.token: does not belong in this file; write { env = \"NAME\" } or { file = \"PATH\" }",
+                "moontide.toml: http.token: is too short to be safe; at least 16 characters: openssl rand -hex 24",
+            ],
+        ),
+        (
+            "[http]\nlisten = 'localhost'",
+            &["moontide.toml: http.listen: \"localhost\" is no address; write an IP address and a port, \
+               \"127.0.0.1:7100\", or \"\" for off"],
+        ),
+        (
+            "[http]\nhosts = ['a:7']",
+            &["moontide.toml: http.hosts: \"a:7\" is no name of a host; write it without port: \"shop.example\""],
+        ),
+    ]);
+    let problems = given("").variable("MOONTIDE_HTTP_TOKEN", "short").problems();
+    assert_eq!(
+        problems,
+        ["MOONTIDE_HTTP_TOKEN: is too short to be safe; at least 16 characters: openssl rand -hex 24"]
+    );
+}
+
+#[test]
+fn metrics_port_counts_where_ours_say_nothing() {
+    let port = |case: Given| case.variable("METRICS_PORT", "9100");
+    let listen =
+        |case: &Given| case.load().expect("it is right").metrics_listen.map(|listen| listen.address.to_string());
+    assert_eq!(listen(&port(given(""))).as_deref(), Some("0.0.0.0:9100"));
+    assert_eq!(listen(&port(given("[metrics]\nlisten = '127.0.0.1:9'"))).as_deref(), Some("127.0.0.1:9"));
+    assert_eq!(
+        listen(&port(given("")).variable("MOONTIDE_METRICS_LISTEN", "127.0.0.1:8")).as_deref(),
+        Some("127.0.0.1:8")
+    );
+    assert_eq!(listen(&given("").variable("METRICS_PORT", "")), None);
+    let problems = given("").variable("METRICS_PORT", "many").problems();
+    assert_eq!(problems, ["METRICS_PORT: \"many\" is no port; write a number like 9100"]);
+}
+
 /// Every `table.key` of default.toml, those in commented examples included.
 fn keys() -> Vec<String> {
     let mut table = String::new();

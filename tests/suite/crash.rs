@@ -229,7 +229,8 @@ impl Drop for Worker {
 
 fn config(dir: &Path, settings: &str) -> moontide::config::Config {
     let file = dir.join("moontide.toml");
-    let text = format!("{settings}\n[bus]\nurl = \"sqlite:{}\"\n", dir.join("moontide.db").display(),);
+    let db = dir.join("moontide.db");
+    let text = format!("{settings}\n[bus]\nurl = \"sqlite:{}\"\n[http]\nlisten = \"\"\n", db.display());
     std::fs::write(&file, text).expect("a file");
     config_from(&file)
 }

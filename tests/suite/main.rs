@@ -8,6 +8,7 @@ mod crash;
 mod demo;
 mod docs;
 mod host;
+mod http;
 mod judge;
 mod kills;
 mod layout;

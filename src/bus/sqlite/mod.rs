@@ -16,6 +16,7 @@ mod fault;
 mod group;
 mod handover;
 mod inbox;
+mod intake;
 mod locks;
 mod operate;
 mod overview;
@@ -47,8 +48,8 @@ use parking_lot::Mutex;
 
 use super::relay::{Fence, Keeper};
 use super::{
-    Bus, BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Ledger, Overview,
-    Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, Undecodable,
+    Bus, BusError, Claim, DeadFilter, DeadId, DeadLetter, DeadLetters, Features, GroupStatus, HandlerReport, Intake,
+    Ledger, Overview, Recorded, Replayed, StateAdmin, StateEntry, Subscribed, Subscription, TakenIn, Undecodable,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::event::{EntryId, Event};
@@ -254,6 +255,13 @@ impl Bus for SqliteStore {
 impl Keeper for SqliteStore {
     fn fence(&self) -> Arc<dyn Fence> {
         Arc::new(Fences(self.store.clone()))
+    }
+}
+
+#[async_trait]
+impl Intake for SqliteStore {
+    async fn take_in(&self, emits: Vec<Emit>, claim: Claim) -> Result<TakenIn, BusError> {
+        self.store.call(move |tx| intake::take_in(tx, &emits, &claim)).await
     }
 }
 

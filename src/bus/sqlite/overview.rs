@@ -10,7 +10,7 @@ use super::{Place, process, row};
 use crate::bus::{GroupStatus, HandlerReport, Undecodable};
 use crate::event::{EntryId, Event};
 
-/// Every group, by name.
+/// Every group, by name. What it costs depends on how many groups and streams there are, not on how much waits.
 pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
     let mut list = conn.prepare_cached(
         "SELECT g.name, g.handler, \
@@ -18,11 +18,16 @@ pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
                 JOIN stream s ON s.id = c.stream_id WHERE c.group_id = g.id AND c.unused_since IS NULL), \
              (SELECT coalesce(sum(left), 0) FROM span WHERE group_id = g.id AND owner = 0), \
              (SELECT coalesce(sum(left), 0) FROM span WHERE group_id = g.id AND owner <> 0), \
-             (SELECT count(*) FROM delayed WHERE stream_id IN \
-                (SELECT stream_id FROM cursor WHERE group_id = g.id AND unused_since IS NULL)), \
+             (SELECT coalesce(sum(s.delayed), 0) FROM cursor c JOIN stream s ON s.id = c.stream_id \
+                WHERE c.group_id = g.id AND c.unused_since IS NULL), \
              (SELECT s.last_seq - max(c.position, s.first_seq - 1) FROM cursor c JOIN stream s ON s.id = c.stream_id \
                 WHERE c.group_id = g.id AND c.stream_id = g.retry_stream), \
-             (SELECT count(*) FROM dead_letter WHERE group_id = g.id), g.lost \
+             g.dead, g.lost, \
+             (SELECT min((SELECT e.stored_at FROM event e \
+                    WHERE e.pos >= (c.stream_id << 40 | coalesce((SELECT min(p.first) FROM span p WHERE p.group_id = g.id \
+                        AND p.stream_id = c.stream_id AND p.owner = 0 AND p.left > 0), c.position + 1)) \
+                    AND e.pos <= (c.stream_id << 40 | s.last_seq) ORDER BY e.pos LIMIT 1)) \
+                FROM cursor c JOIN stream s ON s.id = c.stream_id WHERE c.group_id = g.id AND c.unused_since IS NULL) \
          FROM consumer g ORDER BY g.name",
     )?;
     let groups = list.query_map([], |row| {
@@ -39,6 +44,7 @@ pub(super) fn groups(conn: &Connection) -> Result<Vec<GroupStatus>, Fault> {
             delayed: waiting + count(6)?,
             dead: count(7)?,
             lost: count(8)?,
+            oldest: row.get(9)?,
         })
     })?;
     Ok(groups.collect::<Result<_, _>>()?)

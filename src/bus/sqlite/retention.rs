@@ -12,6 +12,7 @@ use super::Options;
 use super::carried;
 use super::dead;
 use super::fault::Fault;
+use super::intake;
 use super::process;
 use super::record;
 use super::state;
@@ -26,6 +27,8 @@ const TRIMMED_MAX: usize = 2000;
 const RECORDS_MAX: usize = 4000;
 /// Fences that were lifted long ago removed in one step.
 const FENCES_MAX: usize = 4000;
+/// Expired claims of senders removed in one step.
+const CLAIMS_MAX: usize = 2000;
 /// Expired keys of state removed in one step.
 const KEYS_MAX: usize = 500;
 /// Dead letters looked at in one step.
@@ -58,6 +61,7 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, memory: &mut Memory, gone
     let keys = state::sweep(tx, KEYS_MAX)?;
     let fences = carried::sweep(tx, FENCES_MAX)?;
     let letters = options.dead_letters_retain.map_or(Ok(0), |age| dead::sweep(tx, before(tx, age), LETTERS_MAX))?;
+    let claims = intake::sweep(tx, CLAIMS_MAX)?;
     let mut buried = Vec::new();
     for id in gone {
         if process::leave(tx, *id)? {
@@ -65,7 +69,8 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, memory: &mut Memory, gone
         }
     }
     // Where a quarter of what was looked at had expired, much of the rest has too.
-    let full = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || letters >= LETTERS_MAX || fences >= FENCES_MAX;
+    let swept_full = letters >= LETTERS_MAX || fences >= FENCES_MAX || claims >= CLAIMS_MAX;
+    let full = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || swept_full;
     let more = full || (after.is_some() && swept >= RECORDS_MAX / 4);
     Ok(Step { records_after: after.unwrap_or_default(), more, buried })
 }

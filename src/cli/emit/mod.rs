@@ -1,6 +1,5 @@
 //! `moontide emit`: one event from the command line, or many from a file.
 
-mod draft;
 mod lines;
 
 use std::fs::File;
@@ -18,10 +17,10 @@ use super::{FAILED, UsageError, document, open, output};
 use crate::bus::Bus;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::draft::{Defaults, Draft};
 use crate::event::EntryId;
 use crate::outcome::Emit;
 use crate::units;
-use draft::{Defaults, Draft};
 use lines::{Line, Lines};
 
 /// Events stored by one publish.

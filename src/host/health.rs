@@ -1,0 +1,144 @@
+//! How this process stands, for whoever asks over HTTP.
+//!
+//! Ready means progress, or provably nothing to do: the store takes events, every worker is at work, and nothing has waited
+//! for one that does nothing. Asked on demand; what the store says is kept for a moment, so that asking often costs little.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::Parts;
+use crate::bus::{BusError, GroupStatus};
+use crate::http::{Health, Status, Work};
+use crate::metrics::HandlerMetrics;
+use crate::registry::{self, Row};
+
+/// How long what the store said of its groups is good.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long the store may take to answer.
+const ANSWER_TIME: Duration = Duration::from_millis(1500);
+/// Events that wait this long for a worker that does nothing: it hangs.
+const HANGS_AFTER: Duration = Duration::from_millis(1500);
+
+/// What the host knows of itself.
+pub(super) struct Standing {
+    parts: Parts,
+    supervisor: AbortHandle,
+    groups: Mutex<Option<(Instant, Arc<[GroupStatus]>)>>,
+}
+
+impl Standing {
+    pub fn new(parts: Parts, supervisor: AbortHandle) -> Self {
+        Self { parts, supervisor, groups: Mutex::default() }
+    }
+
+    /// How the groups stand, or stood a moment ago. One asks, the others wait for its answer.
+    async fn groups(&self) -> Result<Arc<[GroupStatus]>, String> {
+        let mut kept = self.groups.lock().await;
+        if let Some((at, groups)) = &*kept
+            && at.elapsed() < FRESH
+        {
+            return Ok(groups.clone());
+        }
+        *kept = None;
+        let groups: Arc<[GroupStatus]> = answer(self.parts.backend.overview.groups()).await?.into();
+        *kept = Some((Instant::now(), groups.clone()));
+        Ok(groups)
+    }
+
+    /// Whether the store takes events; publishing nothing goes the whole way of a publish.
+    async fn takes_events(&self) -> Result<(), String> {
+        answer(self.parts.backend.bus.publish(Vec::new())).await.map(drop)
+    }
+
+    /// What is wrong with our own tasks.
+    fn defects(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.supervisor.is_finished() && !self.parts.stop.is_cancelled() {
+            problems.push("nobody looks after the workers any more".to_owned());
+        }
+        let tasks = self.parts.tasks.lock();
+        let dead = tasks.iter().filter(|(_, task)| task.is_finished()).map(|(name, _)| name);
+        problems.extend(dead.map(|name| format!("the worker of {name} is dead")));
+        problems
+    }
+
+    /// The workers that run here, by handler.
+    fn working(&self) -> Vec<(String, Arc<HandlerMetrics>)> {
+        let (tasks, workers) = (self.parts.tasks.lock(), self.parts.workers.lock());
+        tasks.keys().filter_map(|name| Some((name.clone(), workers.get(name)?.clone()))).collect()
+    }
+
+    fn subscribed(&self, working: &[(String, Arc<HandlerMetrics>)]) -> Vec<String> {
+        let registry = self.parts.registry.lock();
+        let programs = working.iter().filter_map(|(name, _)| registry.handlers.get(name)?.program.as_ref());
+        let types = programs.flat_map(|program| program.manifest.types.iter().map(|types| types.as_str().to_owned()));
+        types.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether events have waited too long for a worker that does nothing.
+    fn hangs(&self, metrics: &HandlerMetrics, group: &GroupStatus) -> bool {
+        let waits = group.oldest.map_or(0, |oldest| self.parts.clock.now().saturating_sub(oldest));
+        let waits = Duration::from_millis(u64::try_from(waits).unwrap_or(0));
+        group.lag > group.delayed && waits > HANGS_AFTER && metrics.idle() > HANGS_AFTER
+    }
+}
+
+async fn answer<T>(asked: impl Future<Output = Result<T, BusError>>) -> Result<T, String> {
+    match timeout(ANSWER_TIME, asked).await {
+        Ok(answered) => answered.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the store has not answered within {ANSWER_TIME:?}")),
+    }
+}
+
+#[async_trait]
+impl Status for Standing {
+    async fn metrics(&self) -> Result<String, String> {
+        let groups = self.groups().await;
+        if let Err(problem) = &groups {
+            tracing::debug!("metrics without the groups: {problem}");
+        }
+        self.parts.metrics.groups(groups.as_deref().ok(), self.parts.clock.now());
+        self.parts.metrics.text().map_err(|error| format!("metrics cannot be written: {error}"))
+    }
+
+    fn alive(&self) -> Health {
+        Health::of(self.defects())
+    }
+
+    async fn ready(&self) -> Health {
+        let mut problems = self.defects();
+        if self.parts.stop.is_cancelled() {
+            problems.push("stopping".to_owned());
+        }
+        let working = self.working();
+        for (name, _) in working.iter().filter(|(_, metrics)| !metrics.is_serving()) {
+            problems.push(format!("the group of {name} is not open yet"));
+        }
+        let (takes, groups) = tokio::join!(self.takes_events(), self.groups());
+        let connected = takes.is_ok() && groups.is_ok();
+        let of = |name: &str| groups.iter().flat_map(|groups| groups.iter()).find(|group| group.handler == name);
+        for (name, metrics) in &working {
+            if of(name).is_some_and(|group| self.hangs(metrics, group)) {
+                problems.push(format!("events wait for {name}, which does nothing"));
+            }
+        }
+        let pending = working.iter().filter_map(|(name, _)| Some((name.clone(), of(name)?)));
+        let pending_messages = pending.map(|(name, group)| (name, group.lag + group.in_flight)).collect();
+        let subscribed_events = self.subscribed(&working);
+        problems.extend([takes.err(), groups.err()].into_iter().flatten());
+        problems.dedup();
+        Health { work: Some(Work { connected, subscribed_events, pending_messages }), ..Health::of(problems) }
+    }
+
+    async fn handlers(&self) -> Result<Vec<Row>, BusError> {
+        let registry = self.parts.registry.lock().clone();
+        let overview = &self.parts.backend.overview;
+        Ok(registry::rows(&registry, overview.groups().await?, overview.reports().await?))
+    }
+}
