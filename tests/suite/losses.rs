@@ -82,6 +82,7 @@ async fn a_run_that_fails_after_it_was_acknowledged_is_still_ours() {
             let mut run = commit(delivery);
             run.record = crate::conformance::record(&id(&**delivery));
             run.effects.writes = vec![add("n", 1.0)];
+            run.effects.events = vec![emit("out", &id(&**delivery))];
             run
         })
         .collect();
@@ -91,6 +92,8 @@ async fn a_run_that_fails_after_it_was_acknowledged_is_still_ours() {
     let dead = settle_one(&inbox, run(&got[1], reject("refused"))).await;
     assert!(matches!(dead, Answer::Done { dead: Some(_) }), "it is given up, not acknowledged in silence: {dead:?}");
     assert_eq!(value(&store, "n").await.as_deref(), Some("2"));
+    let out = store.history("out", None, 9).await.expect("history is readable");
+    assert_eq!(out.iter().map(|(entry, _)| entry.0).collect::<Vec<_>>(), [1, 2], "numbers stay dense");
 }
 
 #[tokio::test]
@@ -370,8 +373,9 @@ async fn a_zombie_that_gets_its_entry_back_cannot_settle_it_by_the_old_lease() {
     publish(&zombie, "orders", &["a"]).await;
     let old = receive_one(&held).await;
     let other = open(Options { recovery_time: RECOVERY, ..h.options() });
-    let taken = receive_one(&inbox(&other, subscription("group")).await).await;
-    assert_eq!(taken.orphaned, 1);
+    let theirs = inbox(&other, subscription("group")).await;
+    assert_eq!(receive_one(&theirs).await.orphaned, 1);
+    // Before its inbox, so that it dies with the entry in hand.
     drop(other);
     let again = receive_one(&held).await;
     assert_eq!(again.orphaned, 2);
