@@ -7,10 +7,16 @@ mod crash;
 mod demo;
 mod docs;
 mod host;
+mod hostile;
 mod judge;
 mod kills;
 mod layout;
+mod malformed;
 mod scripts;
 mod sqlite;
 mod support;
 mod worker;
+
+/// The command's own: what it gives back to the system is looked at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

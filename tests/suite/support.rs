@@ -44,13 +44,20 @@ pub fn event(kind: &str, id: impl ToString, data: &str) -> Emit {
 pub struct Desk {
     pub dir: tempfile::TempDir,
     host: Option<Host>,
+    /// More of `moontide.toml`.
+    settings: String,
 }
 
 impl Desk {
     /// Starts a host over these handlers (name, script).
     pub async fn new(handlers: &[(&str, &str)]) -> Self {
+        Self::configured(handlers, "").await
+    }
+
+    /// As [`Desk::new`], with `settings` at the end of `moontide.toml`.
+    pub async fn configured(handlers: &[(&str, &str)], settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut desk = Self { dir, host: None };
+        let mut desk = Self { dir, host: None, settings: settings.to_owned() };
         std::fs::create_dir(desk.dir.path().join("handlers")).expect("a folder");
         handlers.iter().for_each(|(name, script)| desk.write(name, script));
         desk.start().await;
@@ -72,9 +79,10 @@ impl Desk {
         let file = self.dir.path().join("moontide.toml");
         let (db, handlers) = (self.dir.path().join("moontide.db"), self.dir.path().join("handlers"));
         let text = format!(
-            "[bus]\nurl = \"sqlite:{}\"\n[run]\nhandlers = \"{}\"\ngrace = \"300ms\"\n[reload]\nscan = \"100ms\"\n",
+            "[bus]\nurl = \"sqlite:{}\"\n[run]\nhandlers = \"{}\"\ngrace = \"300ms\"\n[reload]\nscan = \"100ms\"\n{}",
             db.display(),
-            handlers.display()
+            handlers.display(),
+            self.settings
         );
         std::fs::write(&file, text).expect("a file");
         config_from(&file)
