@@ -279,6 +279,8 @@ impl Failure {
         if message.len() > MESSAGE_BYTES_MAX {
             message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
             message.push('…');
+            // What was cut off does not stay in memory as long as the run does.
+            message.shrink_to_fit();
         }
         Self { kind, message, file: None, line: None, trace: None }
     }

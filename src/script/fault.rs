@@ -12,7 +12,7 @@ use super::Sources;
 use super::api::{Home, describe};
 use super::convert::Bounds;
 use super::hints::hint;
-use crate::outcome::{Failure, FailureKind};
+use crate::outcome::{Failure, FailureKind, MESSAGE_BYTES_MAX};
 
 /// Longest kept trace in bytes, and its frames.
 const TRACE_BYTES_MAX: usize = 2048;
@@ -94,7 +94,7 @@ pub(super) fn caught(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Function> {
 fn thrown(lua: &Lua, home: &Home, error: &Value) -> Failure {
     let trace = trace(lua, &home.sources);
     let mut failure = match error {
-        Value::String(text) => from_text(&home.sources, FailureKind::Error, &text.to_string_lossy()),
+        Value::String(text) => from_text(&home.sources, FailureKind::Error, &beginning(&text.as_bytes())),
         Value::Error(inner) => from_text(&home.sources, FailureKind::Error, &innermost(inner)),
         other => Failure::new(FailureKind::Error, value_text(lua, home, other)),
     };
@@ -105,9 +105,14 @@ fn thrown(lua: &Lua, home: &Home, error: &Value) -> Failure {
     failure
 }
 
+/// As much of a message as is kept, and enough more that it is seen to be cut.
+fn beginning(text: &[u8]) -> String {
+    String::from_utf8_lossy(&text[..text.len().min(2 * MESSAGE_BYTES_MAX)]).into_owned()
+}
+
 /// What `error({ … })` threw, as JSON where it can be.
 fn value_text(lua: &Lua, home: &Home, value: &Value) -> String {
-    let bounds = Bounds { bytes_max: crate::outcome::MESSAGE_BYTES_MAX, ..Bounds::default() };
+    let bounds = Bounds { bytes_max: MESSAGE_BYTES_MAX, ..Bounds::default() };
     match value {
         Value::Table(_) => match home.codec.encode(lua, value, None, &bounds) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),

@@ -43,7 +43,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
     }
     let warm = enter(stage, work, run)?;
     run.phase.set(Phase::Handling);
-    let args = arguments(run, &warm, task, event)?;
+    let args = arguments(stage, run, &warm, task, event)?;
     let call = warm.vm.run_entry().call_async::<(bool, MultiValue)>((
         warm.handle.clone(),
         task.delivery.attempt(),
@@ -92,7 +92,7 @@ async fn from_function(
     let (Some(task), Some(function)) = (run.task.as_ref(), warm.key.clone()) else {
         return Err(Some(Outcome::Failed(Failure::new(FailureKind::Error, "idempotency.key is no function any more"))));
     };
-    let args = arguments(run, &warm, task, event)?;
+    let args = arguments(stage, run, &warm, task, event)?;
     let call = warm.vm.key_entry().call_async::<(bool, Value)>((function, args));
     let (ok, value) = drive(stage, run, call).await.ok_or(None)?.map_err(|error| failed(run, &warm, error))?;
     run.data.take();
@@ -128,8 +128,9 @@ fn is_foreign(delivery: &Delivery, recorded: &Recorded) -> bool {
     origin(&own) != origin(&recorded.by) && !passes
 }
 
-/// The event as the prelude takes it.
-fn arguments(run: &Run, warm: &Warm, task: &Task, event: &Event) -> Result<MultiValue, Early> {
+/// The event as the prelude takes it. Converting it is charged to the run: what an event can cost is its own concern.
+fn arguments(stage: &Stage, run: &Rc<Run>, warm: &Warm, task: &Task, event: &Event) -> Result<MultiValue, Early> {
+    let _slice = stage.meter.enter(run);
     let data = decode(run, warm, "data", event.data.as_ref())?;
     let ext = decode(run, warm, "ext", event.ext.as_ref())?;
     *run.data.borrow_mut() = data.as_table().cloned();

@@ -8,11 +8,13 @@ mod crash;
 mod demo;
 mod docs;
 mod host;
+mod hostile;
 mod http;
 mod judge;
 mod kills;
 mod layout;
 mod losses;
+mod malformed;
 mod operations;
 mod reload;
 mod scripts;
@@ -20,3 +22,7 @@ mod sqlite;
 mod support;
 mod wakeups;
 mod worker;
+
+/// The command's own: what it gives back to the system is looked at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 
-use super::args::{duration, method, optional_text, options, text, wrong};
+use super::args::{cut, duration, method, optional_text, options, text, wrong};
 use super::{Home, Problem, action, later, over_limit, waiting};
 use crate::clock::rfc3339;
 use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, check_type};
-use crate::outcome::{Emit, Outcome};
+use crate::outcome::{Emit, MESSAGE_BYTES_MAX, Outcome};
 use crate::script::convert::{Bounds, EncodeError};
 use crate::script::run::{Run, Task};
 
 const EMIT: &str = "ctx:emit";
+/// What the host's own streams begin with; `config` keeps them out of the configuration too.
+const RESERVED_STREAMS: &str = "moontide:";
 const EMIT_OPTIONS: [&str; 5] = ["id", "subject", "stream", "delay", "partition_key"];
 /// Where `partition_key` travels: the CloudEvents extension of the partitioning specification.
 const PARTITION_KEY: &str = "partitionkey";
@@ -77,6 +79,11 @@ fn with_options(mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
     }
     emit.event.subject = attribute(&opts, "subject")?;
     if let Some(stream) = attribute(&opts, "stream")? {
+        if stream.starts_with(RESERVED_STREAMS) {
+            let message =
+                format!("{EMIT}: opts.stream: expected a stream of events, got {stream:?}, which belongs to the host");
+            return Err(Problem::Wrong(message));
+        }
         emit.stream = stream;
     }
     if let Some(key) = attribute(&opts, "partition_key")? {
@@ -133,12 +140,18 @@ async fn sleep(home: Rc<Home>, (own, time): (Value, Value)) -> Result<Value, Pro
     Ok(Value::Nil)
 }
 
+/// As much of a reason as is kept: it outlives the VM's memory limit.
+fn reason_text(function: &str, reason: &Value) -> Result<Option<String>, Problem> {
+    let text = optional_text(function, "reason", reason)?;
+    Ok(text.map(|text| cut(&text, MESSAGE_BYTES_MAX)))
+}
+
 fn retry(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<(), Problem> {
     const RETRY: &str = "ctx:retry";
     method(RETRY, &own)?;
     let run = running(home, RETRY)?;
     let after = if after.is_nil() { Duration::ZERO } else { duration(RETRY, "after", &after)? };
-    let reason = optional_text(RETRY, "reason", &reason)?.unwrap_or_else(|| "the script asked for a retry".into());
+    let reason = reason_text(RETRY, &reason)?.unwrap_or_else(|| "the script asked for a retry".into());
     run.end(Outcome::Retry { after, reason });
     Err(Problem::Ended)
 }
@@ -148,7 +161,7 @@ fn snooze(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<()
     method(SNOOZE, &own)?;
     let run = running(home, SNOOZE)?;
     let after = duration(SNOOZE, "after", &after)?;
-    let reason = optional_text(SNOOZE, "reason", &reason)?.unwrap_or_else(|| "the script asked for a snooze".into());
+    let reason = reason_text(SNOOZE, &reason)?.unwrap_or_else(|| "the script asked for a snooze".into());
     run.end(Outcome::Snooze { after, reason });
     Err(Problem::Ended)
 }
@@ -157,6 +170,7 @@ fn reject(home: &Home, (own, reason): (Value, Value)) -> Result<(), Problem> {
     const REJECT: &str = "ctx:reject";
     method(REJECT, &own)?;
     let run = running(home, REJECT)?;
-    run.end(Outcome::Reject { reason: text(REJECT, "reason", &reason)? });
+    let reason = reason_text(REJECT, &reason)?.ok_or_else(|| wrong(REJECT, "reason", "text", &reason))?;
+    run.end(Outcome::Reject { reason });
     Err(Problem::Ended)
 }
