@@ -9,7 +9,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+
+use moontide::registry::{self, Registry, Renamed};
+use moontide::script::Sources;
 
 use crate::support::Desk;
 use load::{Load, numbers, script};
@@ -91,7 +95,7 @@ async fn what_no_hint_tells_is_found_and_not_by_halves() {
         let half = half.trim_end();
         let text = format!("{half} and {}", whole.replacen("return ", "", 1));
         // Here nothing but standing still tells that a file is whole, so its halves must come closer together.
-        saves::in_two_halves(&elsewhere, &text, half.len(), saves::HALVES / 4);
+        saves::in_two_halves(&elsewhere, &text, half.len(), saves::HALVES * 3 / 4);
         versions.insert(format!("whole{round}"));
         until_seen(&desk, &format!("whole{round}")).await;
     }
@@ -283,4 +287,28 @@ async fn a_run_ends_on_the_version_it_began_with() {
     desk.until("it is reloaded", |desk| desk.version("tick") != first).await;
     desk.until("it is done", |desk| desk.counts("tick").done == 1).await;
     assert_eq!(desk.state(&format!("by/{first}")).await.as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_with_the_content_of_one_that_went_is_a_rename() {
+    let desk = Desk::new(&[]).await;
+    let config = desk.config();
+    let own = "return { on = 'tick', handle = function() end }";
+    let build = |before: &Registry, files: &[(&str, &str)]| {
+        let files = files.iter().map(|(name, text)| (format!("{name}.luau"), Arc::from(*text)));
+        registry::build(before, Arc::new(Sources::new(files)), Vec::new(), &config)
+    };
+    let before = build(&Registry::default(), &[("a", own), ("b", &script("b"))]);
+    assert_eq!(before.renamed, [], "at the start nothing went");
+    let after = build(&before, &[("c", own), ("d", &script("b")), ("e", "return function() end")]);
+    let renamed = |from: &str, from_group: &str, to: &str, to_group: &str| Renamed {
+        from: from.to_owned(),
+        from_group: from_group.to_owned(),
+        to: to.to_owned(),
+        to_group: to_group.to_owned(),
+    };
+    assert_eq!(after.renamed, [renamed("a", "a", "c", "c"), renamed("b", "ticks", "d", "ticks")]);
+    let copied = build(&before, &[("a", own), ("b", &script("b")), ("f", own)]);
+    assert_eq!(copied.renamed, [], "a copy is no rename");
+    assert_eq!(build(&after, &[("c", own), ("d", &script("b"))]).renamed, [], "it is told once");
 }
