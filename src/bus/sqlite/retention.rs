@@ -58,6 +58,10 @@ struct Trimmed {
     first: i64,
     last: i64,
     retain: Retain,
+    /// Groups not seen since hold nothing back.
+    forgotten_before: Millis,
+    /// As long as no group reads it, nothing goes.
+    waits_for_reader: bool,
 }
 
 /// Trims streams; answers how many entries went.
@@ -72,19 +76,22 @@ fn trim(tx: &Tx<'_>, options: &Options) -> Result<usize, Fault> {
     let forgotten_before = tx.now.saturating_sub(forget);
     let mut trimmed = 0;
     for (id, name, hidden, first, last) in streams {
-        // What is on its way to a carrier is history there, not here.
-        let passing = hidden || name.starts_with(OUTBOX_PREFIX);
-        let retain = if passing { Retain { age: None, length: Some(0) } } else { options.streams.retain(&name) };
-        let stream = Trimmed { id, first, last, retain };
+        // What is on its way to a carrier is history there, not here; until it is there, nobody's absence lets it go.
+        let outbox = name.starts_with(OUTBOX_PREFIX);
+        let forgotten_before = if outbox { Millis::MIN } else { forgotten_before };
+        let retain =
+            if hidden || outbox { Retain { age: None, length: Some(0) } } else { options.streams.retain(&name) };
+        let stream = Trimmed { id, first, last, retain, forgotten_before, waits_for_reader: outbox };
         if trimmed < TRIMMED_MAX && (retain.age.is_some() || retain.length.is_some()) {
-            trimmed += trim_stream(tx, &stream, forgotten_before, TRIMMED_MAX - trimmed)?;
+            trimmed += trim_stream(tx, &stream, TRIMMED_MAX - trimmed)?;
         }
     }
     Ok(trimmed)
 }
 
-fn trim_stream(tx: &Tx<'_>, stream: &Trimmed, forgotten_before: Millis, budget: usize) -> Result<usize, Fault> {
-    let needed = needed_from(tx, stream.id, forgotten_before)?.unwrap_or(i64::MAX);
+fn trim_stream(tx: &Tx<'_>, stream: &Trimmed, budget: usize) -> Result<usize, Fault> {
+    let needed = needed_from(tx, stream.id, stream.forgotten_before)?;
+    let needed = needed.unwrap_or(if stream.waits_for_reader { stream.first } else { i64::MAX });
     let age = stream.retain.age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     let stored_before = age.map_or(Millis::MIN, |age| tx.now.saturating_sub(age));
     let length = stream.retain.length.map_or(i64::MAX, |length| i64::try_from(length).unwrap_or(i64::MAX));
