@@ -10,6 +10,7 @@ mod host;
 mod judge;
 mod kills;
 mod layout;
+mod relay;
 mod scripts;
 mod sqlite;
 mod support;
