@@ -16,6 +16,7 @@ mod layout;
 mod losses;
 mod malformed;
 mod operations;
+mod relay;
 mod reload;
 mod scripts;
 mod sqlite;

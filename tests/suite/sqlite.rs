@@ -57,7 +57,7 @@ fn host(store: Arc<SqliteStore>) -> Host {
 #[async_trait]
 impl Harness for FileHarness {
     fn features(&self) -> Features {
-        Features { one_store: true, durable: true, shared: true, history: true, marks: true }
+        Features { one_store: true, marks: true, durable: true, shared: true, history: true }
     }
 
     fn clock(&self) -> &ManualClock {
@@ -97,7 +97,7 @@ impl MemoryHarness {
 #[async_trait]
 impl Harness for MemoryHarness {
     fn features(&self) -> Features {
-        Features { one_store: true, durable: false, shared: false, history: true, marks: true }
+        Features { one_store: true, marks: true, durable: false, shared: false, history: true }
     }
 
     fn clock(&self) -> &ManualClock {

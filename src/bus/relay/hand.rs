@@ -72,3 +72,32 @@ impl Hand {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Undecodable;
+    use crate::event::EntryId;
+
+    fn delivery(lease: Lease) -> Delivery {
+        let event = Err(Undecodable { reason: String::new(), fields: Vec::new() });
+        let (stream, entry) = ("orders".into(), EntryId(3, 7));
+        Delivery { lease, stream, entry, event, past: None, orphaned: 0, deaths: 0, received: 0 }
+    }
+
+    #[test]
+    fn a_copy_is_one_until_the_first_goes_back() {
+        let mut hand = Hand::new(Arc::default());
+        let here: Place = ("orders".into(), EntryId(3, 7));
+        let first = delivery(hand.take(here.clone()).expect("it is the first"));
+        assert!(hand.take(here.clone()).is_none() && hand.holds(&first));
+        hand.let_go(&first);
+        assert!(hand.holds(&first), "until the carrier has heard of it");
+        let second = delivery(hand.take(here.clone()).expect("it came again"));
+        assert!(!hand.holds(&first) && hand.holds(&second));
+        hand.put_down(&first);
+        assert!(hand.holds(&second), "a void lease puts nothing down");
+        hand.put_down(&second);
+        assert!(hand.take(here).is_some());
+    }
+}

@@ -113,7 +113,10 @@ impl RelayInbox {
             self.lift(places);
         }
         if !back.is_empty() {
-            back.iter().for_each(|delivery| self.hand.lock().let_go(delivery));
+            {
+                let mut hand = self.hand.lock();
+                back.iter().for_each(|delivery| hand.let_go(delivery));
+            }
             let places: Vec<Place> = back.iter().copied().map(place).collect();
             self.channel.give_back(&places).await?;
         }

@@ -58,8 +58,12 @@ pub(super) fn refusal(emits: &[Emit]) -> Option<String> {
 struct Closed;
 
 async fn empty(carrier: Arc<dyn Carrier>, inbox: Arc<dyn Inbox>) {
-    while let Ok(deliveries) = persist("read the outbox", || inbox.receive(BATCH_MAX)).await {
-        let Ok(deliveries) = deliveries else { continue };
+    loop {
+        let deliveries = match persist("read the outbox", || inbox.receive(BATCH_MAX)).await {
+            Ok(Ok(deliveries)) => deliveries,
+            Ok(Err(reason)) => return tracing::error!("the outbox cannot be read: {reason}; restart to try again"),
+            Err(Closed) => return,
+        };
         if hand_over(&*carrier, &*inbox, deliveries).await.is_err() {
             return;
         }

@@ -113,14 +113,16 @@ fn trim(tx: &Tx<'_>, options: &Options, forgotten: &[i64]) -> Result<usize, Faul
     let unused_before = before(tx, options.forget_group_after);
     let mut trimmed = 0;
     for (id, name, hidden, first, last) in streams {
-        // What is on its way to a carrier is history there, not here.
-        let passing = hidden || name.starts_with(OUTBOX_PREFIX);
+        // What is on its way to a carrier is history there, not here; until it is there, nobody's absence lets it go.
+        let outbox = name.starts_with(OUTBOX_PREFIX);
+        let passing = hidden || outbox;
         let retain = if passing { Retain { age: None, length: Some(0) } } else { options.streams.retain(&name) };
         let stream = Trimmed { id, first, last, retain };
         if trimmed < TRIMMED_MAX && is_long(tx, &stream)? {
-            // Retries and replays lie in no history: they wait for their group, however long it is away.
-            let forgotten = if hidden { &[] } else { forgotten };
-            let needed = needed_from(tx, id, forgotten, unused_before)?.unwrap_or(i64::MAX);
+            // Retries and replays lie in no history either: they wait for their group, however long it is away.
+            let forgotten = if passing { &[] } else { forgotten };
+            let unread = if outbox { first } else { i64::MAX };
+            let needed = needed_from(tx, id, forgotten, unused_before)?.unwrap_or(unread);
             trimmed += trim_stream(tx, &stream, needed, TRIMMED_MAX - trimmed)?;
         }
     }

@@ -182,4 +182,25 @@ mod tests {
         migrate(&mut conn, &[first, second, third]).expect("and never again");
         assert_eq!((version(&conn), shelf(&conn, "depth")), (3, vec![("kept".to_owned(), 7)]));
     }
+
+    #[test]
+    fn a_file_of_the_first_version_keeps_what_it_holds() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let place = Place::File(folder.path().join("shop.db"));
+        let mut conn = open_writer(&place).expect("the file opens");
+        conn.execute_batch(MIGRATIONS[0]).expect("the first version is SQL");
+        conn.execute_batch(
+            "INSERT INTO record(key, stream_id, seq, attempt, expires) VALUES(x'01', 1, 7, 1, 9);
+             INSERT INTO dead_letter(group_id, handler, version, reason, stream, seq, attempts, failed_at, failures)
+                VALUES(1, 'h', 'v', 'rejected', 'orders', 7, 1, 0, '[]');",
+        )
+        .expect("rows are written");
+        conn.pragma_update(None, "application_id", APPLICATION).expect("the id is written");
+        conn.pragma_update(None, "user_version", 1).expect("the version is written");
+        prepare(&mut conn, Synchronous::Normal).expect("it is migrated");
+        assert_eq!(pragma(&conn, "user_version").ok(), Some(MIGRATIONS.len() as i64));
+        let text = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0)).expect("it is readable");
+        assert_eq!(text("SELECT entry FROM dead_letters"), "orders/7-0");
+        assert_eq!(text("SELECT seq || '-' || sub FROM record"), "7-0");
+    }
 }

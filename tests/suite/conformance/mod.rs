@@ -3,6 +3,7 @@
 //! A bus joins by a [`Harness`] and the macro [`suite!`]; each case looks at the features and returns where it cannot apply.
 //! Nothing here knows how a bus works inside. Waiting has an upper bound only so that a defect ends in a failure.
 
+pub mod carrier;
 pub mod dead;
 pub mod groups;
 pub mod receive;
@@ -26,7 +27,7 @@ use moontide::judge::{DeathReason, Verdict};
 use moontide::outcome::{Change, Effects, Emit, Failure, FailureKind, Read, Record, RecordKey, Seen, Write};
 
 /// A defect shows as a failure after this time, not as a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One kind of bus, and one store of it that the cases share.
 #[async_trait]
@@ -173,6 +174,16 @@ impl Host {
         let groups = self.overview.groups().await.expect("groups are readable");
         groups.into_iter().find(|status| status.group == group).expect("the group exists")
     }
+}
+
+/// Asks again until it is so.
+pub async fn until<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
+    let wait = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it comes true");
 }
 
 /// Receives exactly `count` deliveries.

@@ -109,11 +109,15 @@ pub async fn stores_all_of_a_publish_or_none(h: &impl Harness) {
     let host = h.open().await;
     let later = Emit { delay: Some(Duration::from_secs(60)), ..emit("orders", "later") };
     let entries = host.bus.publish(vec![emit("orders", "a"), later, emit("orders", "b")]).await.expect("it is stored");
-    let (a, b) = (entries[0].expect("a place"), entries[2].expect("a place"));
-    assert!(a < b && entries[1].is_none());
+    assert!(entries.len() == 3 && entries[1].is_none());
+    if h.features().one_store {
+        assert!(entries[0].expect("a place") < entries[2].expect("a place"));
+    }
     let refused = host.bus.publish(vec![emit("orders", "c"), emit("moontide:retry:group", "d")]).await;
     assert!(refused.is_err(), "the host's own streams are not published to");
     assert_eq!(host.ids("orders").await, ["a", "b"]);
+    let a = host.overview.history("orders", None, 1).await.expect("history is readable")[0].0;
     let page = host.overview.history("orders", Some(a), 10).await.expect("history is readable");
-    assert_eq!(page.iter().map(|(entry, _)| *entry).collect::<Vec<_>>(), [b]);
+    let ids: Vec<_> = page.into_iter().map(|(_, event)| event.map(|event| event.id)).collect();
+    assert_eq!(ids, [Ok("b".to_owned())]);
 }
