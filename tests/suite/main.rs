@@ -8,6 +8,7 @@ mod demo;
 mod docs;
 mod host;
 mod http;
+mod intake;
 mod judge;
 mod kills;
 mod layout;
