@@ -45,9 +45,9 @@ pub fn read_optional(
     match value.as_str() {
         Some("") => None,
         Some(text) if by_variable => Some(Secret(text.to_owned())),
-        Some(_) => {
+        Some(text) => {
             table.note(key, "does not belong in this file; write { env = \"NAME\" } or { file = \"PATH\" }");
-            Some(Secret(String::new()))
+            Some(Secret(text.to_owned()))
         }
         None => Some(Secret(read_one(Table::of(table.checker, path, value), environment))),
     }

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::Parts;
 use crate::bus::{BusError, GroupStatus};
+use crate::clock::Millis;
 use crate::http::{Health, Status, Work};
 use crate::metrics::HandlerMetrics;
 use crate::registry::{self, Row};
@@ -30,11 +31,13 @@ pub(super) struct Standing {
     parts: Parts,
     supervisor: AbortHandle,
     groups: Mutex<Option<(Instant, Arc<[GroupStatus]>)>>,
+    /// Held while the gauges of groups are set anew and read: nobody sees them half done.
+    scrape: Mutex<()>,
 }
 
 impl Standing {
     pub fn new(parts: Parts, supervisor: AbortHandle) -> Self {
-        Self { parts, supervisor, groups: Mutex::default() }
+        Self { parts, supervisor, groups: Mutex::default(), scrape: Mutex::default() }
     }
 
     /// How the groups stand, or stood a moment ago. One asks, the others wait for its answer.
@@ -80,13 +83,13 @@ impl Standing {
         let types = programs.flat_map(|program| program.manifest.types.iter().map(|types| types.as_str().to_owned()));
         types.collect::<BTreeSet<_>>().into_iter().collect()
     }
+}
 
-    /// Whether events have waited too long for a worker that does nothing.
-    fn hangs(&self, metrics: &HandlerMetrics, group: &GroupStatus) -> bool {
-        let waits = group.oldest.map_or(0, |oldest| self.parts.clock.now().saturating_sub(oldest));
-        let waits = Duration::from_millis(u64::try_from(waits).unwrap_or(0));
-        group.lag > group.delayed && waits > HANGS_AFTER && metrics.idle() > HANGS_AFTER
-    }
+/// Whether events have waited too long for a worker that was idle for so long.
+fn hangs(idle: Duration, group: &GroupStatus, now: Millis) -> bool {
+    let waits = group.oldest.map_or(0, |oldest| now.saturating_sub(oldest));
+    let waits = Duration::from_millis(u64::try_from(waits).unwrap_or(0));
+    group.lag > group.delayed && waits > HANGS_AFTER && idle > HANGS_AFTER
 }
 
 async fn answer<T>(asked: impl Future<Output = Result<T, BusError>>) -> Result<T, String> {
@@ -103,6 +106,7 @@ impl Status for Standing {
         if let Err(problem) = &groups {
             tracing::debug!("metrics without the groups: {problem}");
         }
+        let _alone = self.scrape.lock().await;
         self.parts.metrics.groups(groups.as_deref().ok(), self.parts.clock.now());
         self.parts.metrics.text().map_err(|error| format!("metrics cannot be written: {error}"))
     }
@@ -122,9 +126,10 @@ impl Status for Standing {
         }
         let (takes, groups) = tokio::join!(self.takes_events(), self.groups());
         let connected = takes.is_ok() && groups.is_ok();
+        let now = self.parts.clock.now();
         let of = |name: &str| groups.iter().flat_map(|groups| groups.iter()).find(|group| group.handler == name);
         for (name, metrics) in &working {
-            if of(name).is_some_and(|group| self.hangs(metrics, group)) {
+            if of(name).is_some_and(|group| hangs(metrics.idle(), group, now)) {
                 problems.push(format!("events wait for {name}, which does nothing"));
             }
         }
@@ -140,5 +145,34 @@ impl Status for Standing {
         let registry = self.parts.registry.lock().clone();
         let overview = &self.parts.backend.overview;
         Ok(registry::rows(&registry, overview.groups().await?, overview.reports().await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_hangs_only_if_something_due_waits_and_it_does_nothing() {
+        let group = |lag, delayed, oldest| GroupStatus {
+            group: "g".into(),
+            handler: "h".into(),
+            lag,
+            in_flight: 0,
+            delayed,
+            dead: 0,
+            oldest,
+        };
+        let (long, now) = (Duration::from_secs(2), 10_000);
+        for (idle, group, expected) in [
+            (long, group(1, 0, Some(8_000)), true),
+            (Duration::ZERO, group(1, 0, Some(8_000)), false),
+            (long, group(1, 0, Some(9_900)), false),
+            (long, group(3, 3, None), false),
+            (long, group(0, 0, None), false),
+            (long, group(1, 0, Some(99_000)), false),
+        ] {
+            assert_eq!(hangs(idle, &group, now), expected, "{idle:?} {group:?}");
+        }
     }
 }

@@ -126,3 +126,23 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_in_trouble_is_no_fault_of_the_client() {
+        let (store, cause) = (|| "sqlite:x".to_owned(), || "why".to_owned());
+        for (error, status, retry_after) in [
+            (BusError::Full { store: store(), cause: cause() }, 503, Some(10)),
+            (BusError::Away { store: store(), cause: cause() }, 503, Some(1)),
+            (BusError::Closed, 503, Some(1)),
+            (BusError::Unusable { store: store(), cause: cause() }, 503, Some(30)),
+            (BusError::Refused(cause()), 400, None),
+        ] {
+            let problem = Problem::from(error);
+            assert_eq!((problem.status.as_u16(), problem.retry_after), (status, retry_after), "{problem:?}");
+        }
+    }
+}

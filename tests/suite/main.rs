@@ -10,6 +10,7 @@ mod docs;
 mod host;
 mod hostile;
 mod http;
+mod intake;
 mod judge;
 mod kills;
 mod layout;

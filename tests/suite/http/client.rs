@@ -43,16 +43,21 @@ impl Reply {
 
 /// Says `request` and reads to the end.
 pub async fn say(address: SocketAddr, request: &[u8]) -> Reply {
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
-    // Whoever is refused half-way need not be heard to the end.
-    let _ = stream.write_all(request).await;
-    let _ = stream.shutdown().await;
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
+    if let Ok(mut stream) = TcpStream::connect(address).await {
+        exchange(&mut stream, request, &mut answer).await;
+    }
     let text = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
     Reply { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+async fn exchange(stream: &mut TcpStream, request: &[u8], answer: &mut Vec<u8>) {
+    // Whoever is refused half-way need not be heard to the end.
+    let _ = stream.write_all(request).await;
+    let _ = stream.shutdown().await;
+    let _ = stream.read_to_end(answer).await;
 }
 
 /// A request as bytes; the connection ends after it.

@@ -4,7 +4,7 @@ use super::client::{get, post};
 use super::{ON, desk};
 use crate::support::{Desk, event};
 
-fn value(text: &str, series: &str) -> f64 {
+pub fn value(text: &str, series: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{series} is missing in {text}")).parse().expect("a number")
 }

@@ -4,6 +4,7 @@ pub mod client;
 mod health;
 mod ingest;
 mod metrics;
+mod process;
 mod refusals;
 mod tools;
 

@@ -1,11 +1,15 @@
 //! What is refused, and what it says; nothing that is refused is stored.
 
+use std::time::Instant;
+
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::client::{get, post, request, say};
 use super::{ON, desk, stored};
-use crate::support::Desk;
+use crate::support::{Desk, PATIENCE};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const TYPE: (&str, &str) = ("ce-type", "order.a");
@@ -80,6 +84,32 @@ async fn a_body_of_unknown_length_is_cut_off_at_the_limit() {
     let small = b"2\r\n{}\r\n0\r\n\r\n";
     assert_eq!(say(address, &request("POST", "/events/order.a", &headers, small)).await.ids().len(), 1);
     assert_eq!(stored(&desk, "order.a").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_when_too_much_is_being_sent_is_told_to_come_again() {
+    let (desk, address) = desk().await;
+    let mut waiting = Vec::new();
+    for _ in 0..64 {
+        let head = "POST /events/order.a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n";
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(head.as_bytes()).await.expect("it is open");
+        waiting.push(stream);
+    }
+    let began = Instant::now();
+    loop {
+        let reply = post(address, "/events/order.a", &[], "{}").await;
+        if reply.status == 429 {
+            assert!(reply.has("retry-after: 1"), "{reply:?}");
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "{reply:?}");
+    }
+    drop(waiting);
+    while post(address, "/events/order.a", &[], "{}").await.status != 202 {
+        assert!(began.elapsed() < PATIENCE, "nobody is let in any more");
+    }
+    drop(desk);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,12 @@ impl Drop for Server {
     }
 }
 
+/// A port that nobody has just now.
+pub fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("some port is free");
+    free.local_addr().expect("it is bound").port()
+}
+
 fn prometheus(dir: &Path, port: u16) -> Server {
     let child = Command::new("prometheus")
         .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
@@ -51,10 +57,7 @@ async fn a_prometheus_scrapes_it() {
     let (desk, address) = desk().await;
     post(address, "/events/order.a", &[], "{}").await.ids();
     desk.until("it is handled", |desk| desk.counts("count").done == 1).await;
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("some port is free");
-        free.local_addr().expect("it is bound").port()
-    };
+    let port = free_port();
     let scrape = format!(
         "scrape_configs:\n- job_name: moontide\n  scrape_interval: 1s\n  static_configs:\n  - targets: ['{address}']\n"
     );
