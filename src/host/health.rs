@@ -161,6 +161,7 @@ mod tests {
             in_flight: 0,
             delayed,
             dead: 0,
+            lost: 0,
             oldest,
         };
         let (long, now) = (Duration::from_secs(2), 10_000);
