@@ -6,9 +6,62 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
-use super::BusError;
+use super::{BusError, Undecodable};
 use crate::clock::Millis;
-use crate::event::EntryId;
+use crate::event::{EntryId, Event};
+
+/// How a group stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupStatus {
+    pub group: String,
+    pub handler: String,
+    /// Entries not yet received, delayed work included.
+    pub lag: u64,
+    /// Received, not yet settled.
+    pub in_flight: u64,
+    /// Of `lag`: retries, and delayed events on their way to a stream that the group reads.
+    pub delayed: u64,
+    pub dead: u64,
+    /// Entries trimmed before they were settled, since the group exists.
+    pub lost: u64,
+    /// When the oldest entry that waits to be received was stored, work that is not due yet left aside.
+    pub oldest: Option<Millis>,
+}
+
+/// What a host says about one of its handlers; kept in the store so that other processes can show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandlerReport {
+    pub handler: String,
+    pub group: String,
+    pub version: String,
+    /// Since when that version serves there; 0: none does.
+    pub since: Millis,
+    /// `live`, `broken` (an older version serves or none), or, when it is read, [`HandlerReport::NOT_RUNNING`].
+    pub state: String,
+    pub last_error: Option<String>,
+    pub instance: String,
+    pub at: Millis,
+}
+
+impl HandlerReport {
+    /// State of a handler whose host has ended since it reported.
+    pub const NOT_RUNNING: &str = "not running";
+}
+
+/// How things stand, for operators.
+#[async_trait]
+pub trait Overview: Send + Sync {
+    async fn groups(&self) -> Result<Vec<GroupStatus>, BusError>;
+    async fn report(&self, reports: Vec<HandlerReport>) -> Result<(), BusError>;
+    async fn reports(&self) -> Result<Vec<HandlerReport>, BusError>;
+    /// Past entries of a stream, oldest first, from `after` on: what retention has kept.
+    async fn history(
+        &self,
+        stream: &str,
+        after: Option<EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, Result<Event, Undecodable>)>, BusError>;
+}
 
 /// A group and where it stands.
 #[derive(Clone, Debug, PartialEq)]

@@ -34,6 +34,7 @@ pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCod
         output::json(&rows)?;
     } else {
         print(&rows)?;
+        output::remark_if_empty(&registry, &config.handlers_dir);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,34 +8,33 @@ mod batch;
 mod later;
 mod pace;
 mod report;
+mod spec;
+mod suspects;
 
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::OwnedMutexGuard;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Answer, BusError, CRASH_BUDGET, Delivery, Inbox, Lease, ORPHANED_ALONE, backoff};
-use crate::clock::Clock;
-use crate::event::EntryId;
+use crate::bus::{Answer, BusError, CRASH_BUDGET, Delivery, Inbox, ORPHANED_ALONE, backoff};
 use crate::hot::HotKeys;
 use crate::judge::{Circumstances, Verdict, judge};
-use crate::metrics::HandlerMetrics;
 use crate::outcome::{Outcome, Release};
-use crate::script::{Finished, Job, Mode, Pool, Program};
+use crate::script::{Finished, Job, Mode};
 
 use batch::{Judged, SettledBatch};
 use later::{AFTER_DEATH, Again, Later, UNWRITABLE_WAIT};
 use pace::Pace;
+pub use spec::{Runner, Spec};
+use suspects::Suspects;
 
 /// Settles of one handler under way at a time: one in the store while the next one forms.
 const SETTLES_IN_FLIGHT: usize = 2;
@@ -43,34 +42,6 @@ const SETTLES_IN_FLIGHT: usize = 2;
 const UNSETTLED_MAX: usize = 2048;
 /// Effects that wait for a settle before no new runs are started.
 const UNSETTLED_BYTES_MAX: usize = 64 << 20;
-
-/// Whatever executes scripts.
-pub trait Runner: Send + Sync {
-    /// Runs the job's deliveries some time soon; never blocks.
-    fn submit(&self, job: Job);
-}
-
-impl Runner for Pool {
-    fn submit(&self, job: Job) {
-        Pool::submit(self, job);
-    }
-}
-
-/// What a worker is made of.
-pub struct Spec {
-    /// Swapped on reload; a run keeps the version it started with.
-    pub program: Arc<ArcSwap<Program>>,
-    pub runner: Arc<dyn Runner>,
-    pub metrics: Arc<HandlerMetrics>,
-    pub clock: Arc<dyn Clock>,
-    /// Held while a suspect runs: one at a time in the whole process, so that a death can be charged.
-    pub alone: Arc<Mutex<()>>,
-    pub mode: Mode,
-    /// Seed of all jitter.
-    pub seed: u64,
-    /// Cancelled: stop receiving, finish what runs, give the rest back.
-    pub stop: CancellationToken,
-}
 
 /// Works until it is stopped and everything in hand is settled or given back.
 pub async fn work(inbox: Arc<dyn Inbox>, spec: Spec) {
@@ -88,9 +59,7 @@ struct Worker {
     /// Received, not started.
     buffer: VecDeque<Arc<Delivery>>,
     /// Received, to be run alone.
-    suspects: VecDeque<Arc<Delivery>>,
-    /// The turn of the suspect under way, and which one it is.
-    turn: Option<(OwnedMutexGuard<()>, Lease, EntryId)>,
+    suspects: Suspects,
     /// To be run again, alone in their VM or not, as soon as a slot is free.
     again: VecDeque<(Arc<Delivery>, bool)>,
     running: usize,
@@ -118,8 +87,7 @@ impl Worker {
             rng,
             pace: Pace::default(),
             buffer: VecDeque::new(),
-            suspects: VecDeque::new(),
-            turn: None,
+            suspects: Suspects::default(),
             again: VecDeque::new(),
             running: 0,
             bytes: 0,
@@ -147,7 +115,7 @@ impl Worker {
 
     /// Waits for the next thing to happen and takes it in.
     async fn step(&mut self) {
-        let wants_turn = self.turn.is_none() && !self.suspects.is_empty() && self.free_slots() > 0;
+        let wants_turn = self.suspects.want_turn() && self.free_slots() > 0;
         tokio::select! {
             biased;
             () = self.spec.stop.cancelled(), if !self.stopping => self.begin_stop(),
@@ -171,7 +139,7 @@ impl Worker {
         self.stopping = true;
         self.receiving = None;
         let again = self.again.drain(..).map(|(delivery, _)| delivery);
-        let unstarted: Vec<_> = again.chain(self.buffer.drain(..)).chain(self.suspects.drain(..)).collect();
+        let unstarted: Vec<_> = again.chain(self.buffer.drain(..)).chain(self.suspects.drain()).collect();
         for delivery in unstarted {
             self.give_back(delivery);
         }
@@ -229,7 +197,7 @@ impl Worker {
         } else if delivery.deaths > 0 {
             self.later.push(delivery, Again::Suspect, AFTER_DEATH);
         } else if delivery.orphaned >= ORPHANED_ALONE {
-            self.suspects.push_back(delivery);
+            self.suspects.push(delivery);
         } else {
             self.buffer.push_back(delivery);
         }
@@ -280,21 +248,21 @@ impl Worker {
             _ if self.stopping => self.give_back(delivery),
             Again::Run => self.again.push_back((delivery, false)),
             Again::Alone => self.again.push_back((delivery, true)),
-            Again::Suspect => self.suspects.push_back(delivery),
+            Again::Suspect => self.suspects.push(delivery),
         }
     }
 
     async fn run_suspect(&mut self, turn: OwnedMutexGuard<()>) {
-        let Some(delivery) = self.suspects.pop_front() else { return };
+        let Some(delivery) = self.suspects.pop() else { return };
         match self.inbox.mark(&delivery).await {
             Ok(true) => {
-                self.turn = Some((turn, delivery.lease, delivery.entry));
+                self.suspects.take_turn(turn, &delivery);
                 self.submit(vec![delivery], true);
             }
             Ok(false) => self.spec.metrics.fenced(),
             Err(error) => {
                 report::store_away(&self.spec.program.load().name, &error, 0);
-                self.suspects.push_front(delivery);
+                self.suspects.put_back(delivery);
                 tokio::time::sleep(backoff(0)).await;
             }
         }
@@ -335,7 +303,7 @@ impl Worker {
     /// and under its mark, and then is given up.
     fn stuck(&mut self, delivery: Arc<Delivery>) {
         self.hot = Arc::default();
-        self.turn.take_if(|(_, lease, entry)| *lease == delivery.lease && *entry == delivery.entry);
+        self.suspects.end_turn(&delivery);
         let deaths = delivery.deaths + self.later.stuck(&delivery);
         if deaths < CRASH_BUDGET {
             return self.later.push(delivery, Again::Suspect, AFTER_DEATH);
@@ -403,8 +371,7 @@ impl Worker {
 
     /// The run came to its end; if it was a suspect, the next one has its turn.
     fn ended(&mut self, judged: &Judged) {
-        let is_it = |lease: &Lease, entry: &EntryId| *lease == judged.delivery.lease && *entry == judged.delivery.entry;
-        self.turn.take_if(|(_, lease, entry)| is_it(lease, entry));
+        self.suspects.end_turn(&judged.delivery);
         self.later.forget(&judged.delivery);
     }
 
