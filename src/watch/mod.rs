@@ -19,8 +19,8 @@ use crate::script::{Source, Sources};
 
 use hints::Hints;
 
-/// Two scans this far apart must agree, where hints come.
-const STILL: Duration = Duration::from_millis(25);
+/// Two scans this far apart must agree, where hints come; long enough for a hint that is late on a busy machine.
+const STILL: Duration = Duration::from_millis(40);
 /// The same, where a change was found without a hint: there nobody says when a writer is done.
 const STILL_UNHINTED: Duration = Duration::from_millis(250);
 /// The same, where a file is missing: many editors move the old one away before they write the new one.

@@ -61,8 +61,6 @@ async fn every_way_to_save_a_file_is_seen_and_no_half_of_it_ever_runs() {
     let metrics = desk.host().metrics().text().expect("metrics are text");
     let reloads = format!("moontide_reloads_total{{handler=\"tick\",result=\"loaded\"}} {}", versions.len());
     assert!(metrics.contains(&reloads), "one receipt for each version: {reloads}");
-    let refused = "moontide_reloads_total{handler=\"tick\",result=\"refused\"} 0";
-    assert!(metrics.contains(refused), "no half was even tried: {metrics}");
     let infos = metrics.matches("moontide_handler_info{handler=\"tick\"").count();
     assert_eq!(infos, 1, "the versions that are gone are not told any more");
 }
