@@ -14,6 +14,7 @@ use super::key::{self, KeyError};
 use super::run::{Phase, Run, Task};
 use super::stage::{Stage, Warm};
 use super::thread::Work;
+use super::vm::Vm;
 use super::{IdempotencyKey, api, fault};
 use crate::bus::{Delivery, Recorded};
 use crate::event::Event;
@@ -50,7 +51,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
         text,
         args,
     ));
-    let returned = drive(stage, run, call).await;
+    let returned = drive(stage, run, &warm.vm, call).await;
     run.data.take();
     let (ok, returned) = returned.ok_or(None)?.map_err(|error| failed(run, &warm, error))?;
     match ok {
@@ -94,7 +95,8 @@ async fn from_function(
     };
     let args = arguments(stage, run, &warm, task, event)?;
     let call = warm.vm.key_entry().call_async::<(bool, Value)>((function, args));
-    let (ok, value) = drive(stage, run, call).await.ok_or(None)?.map_err(|error| failed(run, &warm, error))?;
+    let (ok, value) =
+        drive(stage, run, &warm.vm, call).await.ok_or(None)?.map_err(|error| failed(run, &warm, error))?;
     run.data.take();
     if !ok {
         return Err(Some(Outcome::Failed(thrown(run, MultiValue::from_iter([value])))));
@@ -169,8 +171,12 @@ fn decode(run: &Run, warm: &Warm, name: &str, json: Option<&crate::event::Json>)
 ///
 /// A run that was preempted is polled twice: if it yielded between mlua's poll of a host future and the wait for it,
 /// resuming it only reaches that wait, and a wake-up that came meanwhile would be lost.
-async fn drive<T>(stage: &Stage, run: &Rc<Run>, call: impl Future<Output = T>) -> Option<T> {
+async fn drive<T>(stage: &Stage, run: &Rc<Run>, vm: &Vm, call: impl Future<Output = T>) -> Option<T> {
+    let _limited = Limited(vm);
     let mut call = pin!(call);
+    // Dropping the call makes the coroutine's stack smaller, which allocates, outside of any protected call: at the memory
+    // limit that would end the process. What is declared last is dropped first.
+    let _unlimited = Unlimited(vm);
     let metered = poll_fn(move |cx| {
         let resumed = run.preempted.take();
         let _slice = stage.meter.enter(run);
@@ -181,6 +187,24 @@ async fn drive<T>(stage: &Stage, run: &Rc<Run>, call: impl Future<Output = T>) -
         polled
     });
     until_end(run, metered).await
+}
+
+/// Sets the VM's memory limit again when it is dropped.
+struct Limited<'a>(&'a Vm);
+
+impl Drop for Limited<'_> {
+    fn drop(&mut self) {
+        self.0.limit_memory(true);
+    }
+}
+
+/// Lifts the VM's memory limit when it is dropped.
+struct Unlimited<'a>(&'a Vm);
+
+impl Drop for Unlimited<'_> {
+    fn drop(&mut self) {
+        self.0.limit_memory(false);
+    }
 }
 
 /// Waits for `future`, or for the end of the run (`None`): its deadline, or whatever ends it from outside.

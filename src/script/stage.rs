@@ -20,6 +20,8 @@ use crate::outcome::{Failure, FailureKind, Outcome, Release};
 
 /// A VM that nothing ran in for this long is dropped.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// A VM that nothing ran in for this long gives back its garbage.
+const REST_AFTER: Duration = Duration::from_secs(10);
 
 /// A VM with its handler, kept between runs.
 pub(super) struct Warm {
@@ -30,6 +32,8 @@ pub(super) struct Warm {
     /// The function that makes the idempotency key, where the handler has one.
     pub key: Option<Function>,
     used: Cell<Instant>,
+    /// Its garbage was collected since it was last used.
+    clean: Cell<bool>,
 }
 
 pub(super) struct Stage {
@@ -67,6 +71,7 @@ impl Stage {
         let warm = self.warm.borrow().get(&program.name).cloned();
         if let Some(warm) = warm.filter(|warm| Arc::ptr_eq(&warm.program, program)) {
             warm.used.set(Instant::now());
+            warm.clean.set(false);
             return Ok(warm);
         }
         let fresh = self.open(program)?;
@@ -84,7 +89,7 @@ impl Stage {
         let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone()))?;
         let (handle, key) = vm.handle()?;
         let (number, used) = (self.number(), Cell::new(Instant::now()));
-        Ok(Rc::new(Warm { vm, number, program: program.clone(), handle, key, used }))
+        Ok(Rc::new(Warm { vm, number, program: program.clone(), handle, key, used, clean: Cell::new(false) }))
     }
 
     /// Takes `run` in; it is known until the returned number is given to [`Stage::leave`].
@@ -135,8 +140,12 @@ impl Stage {
         self.warm.borrow_mut().retain(|_, warm| warm.number != run.vm.get());
     }
 
-    /// Drops VMs that nothing ran in for a while.
+    /// Drops VMs that nothing ran in for a while, and collects the garbage of those that may be next.
     pub fn drop_idle(&self) {
         self.warm.borrow_mut().retain(|_, warm| Rc::strong_count(warm) > 1 || warm.used.get().elapsed() < IDLE_AFTER);
+        let warm = self.warm.borrow();
+        let resting =
+            warm.values().filter(|warm| Rc::strong_count(warm) == 1 && warm.used.get().elapsed() > REST_AFTER);
+        resting.filter(|warm| !warm.clean.replace(true)).for_each(|warm| warm.vm.collect());
     }
 }

@@ -137,11 +137,21 @@ impl Vm {
     /// raises the mark, so that a full VM does not collect before every run.
     pub fn tidy(&self) {
         if self.lua.used_memory() > self.collect_at.get() {
-            // A failure shows itself as a memory error of the run that follows.
-            drop(self.lua.gc_collect());
+            self.collect();
             let midway = self.lua.used_memory().midpoint(self.memory_max);
             self.collect_at.set(midway.max(self.memory_max / 2));
         }
+    }
+
+    /// Whether the memory limit holds.
+    pub fn limit_memory(&self, holds: bool) {
+        // Fails only where the VM has an allocator of its own, and then it would not have been opened.
+        drop(self.lua.set_memory_limit(if holds { self.memory_max } else { 0 }));
+    }
+
+    /// Collects all garbage. A failure shows itself as a memory error of the run that follows.
+    pub fn collect(&self) {
+        drop(self.lua.gc_collect());
     }
 }
 
@@ -232,10 +242,11 @@ fn seal(lua: &Lua, entries: &Entries) -> mlua::Result<()> {
 /// Runs the file; its budget is the processor limit of a run.
 fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>) -> Result<Value, Failure> {
     let run = Rc::new(Run::loading(opening.limits.clone()));
-    let returned = {
+    // Compiling has a budget of its own.
+    let returned = compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| {
         let _slice = opening.meter.enter(&run);
-        compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| chunk.call::<Value>(()))
-    };
+        chunk.call::<Value>(())
+    });
     if run.is_out_of_memory() || returned.as_ref().is_err_and(fault::is_memory) {
         return Err(out_of_memory(opening.limits));
     }

@@ -15,7 +15,7 @@ const SETTINGS: &str = "[limits]\ncpu = \"50ms\"\nmemory = \"16 MiB\"\n";
 const NEIGHBOUR: &str = "return { on = 'tick', handle = function(event, ctx) ctx.kv:add('ticks', 1) end }";
 /// Attacks at a time, so that none waits for long behind others.
 const WAVE: usize = 16;
-/// What a host may keep of all attacks together, when it has ended.
+/// By how much a process may grow that goes through attacks on its memory again and again.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
 
 struct Attack {
@@ -128,7 +128,19 @@ async fn endings(desk: &Desk, count: usize) -> Vec<(String, String)> {
 async fn each_ends_in_time_and_harms_nobody() {
     let attacks = attacks();
     assert!(attacks.len() >= 300, "only {} attacks", attacks.len());
-    let before = resident();
+    attack(&attacks.iter().collect::<Vec<_>>()).await;
+    let (hungry, before) = (attacks.iter().filter(|attack| attack.name.starts_with("memory: ")), resident());
+    let hungry: Vec<&Attack> = hungry.collect();
+    for _ in 0..2 {
+        attack(&hungry).await;
+    }
+    // The allocator keeps some; if VMs were kept it would be a GiB.
+    let more = resident().saturating_sub(before);
+    assert!(more < KEPT_BYTES_MAX, "{} MiB more are in use", more >> 20);
+}
+
+/// A host in which each attack is one handler that gets one event.
+async fn attack(attacks: &[&Attack]) {
     let files: Vec<(String, String)> =
         attacks.iter().enumerate().map(|(at, it)| (kind(at), it.file(&kind(at)))).collect();
     let mut handlers: Vec<(&str, &str)> = files.iter().map(|(name, file)| (name.as_str(), file.as_str())).collect();
@@ -156,15 +168,12 @@ async fn each_ends_in_time_and_harms_nobody() {
     for (attack, (ending, message)) in attacks.iter().zip(endings(&desk, attacks.len()).await) {
         // Where the machine is busy, anything can use up its budget.
         let expected = attack.expect.contains(&ending) && message.contains(&attack.says);
-        if !expected && (ending != "cpu" || attack.top) {
+        let slow = ending == "cpu" || ending == "load" && message.contains("limits.cpu");
+        if !expected && (!slow || attack.top) {
             let (name, expect) = (&attack.name, attack.expect.join(" or "));
             wrong.push(format!("{name}: expected {expect} {}, got {ending}: {message}", attack.says));
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), attacks.len(), wrong.join("\n"));
     desk.stop().await;
-    drop(desk);
-    let kept = resident().saturating_sub(before);
-    assert!(kept < KEPT_BYTES_MAX, "{} MiB are still in use", kept >> 20);
-    eprintln!("KEPT attacks {} kept {}", attacks.len(), kept >> 20);
 }

@@ -54,6 +54,68 @@ fn a_busy_run_does_not_hold_up_its_neighbours() {
 }
 
 #[test]
+fn a_neighbour_runs_again_and_again_while_another_is_busy() {
+    // However long a slice may be on this machine: the busy run goes on until its neighbours, of its own and of another
+    // handler, have had a hundred turns each.
+    let busy = "local turns = 0
+        return function(event, ctx)
+            if event.data ~= 'busy' then turns += 1 return end
+            while turns < 100 do end
+        end";
+    let options = limits(Limits { cpu: Duration::from_secs(60), ..Limits::default() });
+    let sources = Arc::new(Sources::new([("light.luau".to_owned(), Arc::from("return function() end"))]));
+    let light = Arc::new(load("light.luau", &sources, &options).expect("it loads"));
+    let busy = program(busy, &options);
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    rig.submit_data(&busy, &["\"busy\""]);
+    for turn in 2..=101 {
+        for program in [&light, &busy] {
+            rig.submit(program, vec![delivery(turn, event("light", "1"))], false);
+            if turn < 101 || Arc::ptr_eq(program, &light) {
+                let finished = rig.finished(1);
+                assert!(done(&finished[0]) && finished[0].delivery.lease.claim == turn, "{:?}", finished[0].outcome);
+            }
+        }
+    }
+    assert!(rig.finished(2).iter().all(done), "only now the busy one ends");
+}
+
+/// A text with so many keys, all in one place of Luau's hash tables: the hash has no seed, and its last steps can be solved.
+fn colliding_keys(count: usize) -> Vec<String> {
+    let step = |hash: u32, byte: u8| hash ^ (hash << 5).wrapping_add(hash >> 2).wrapping_add(u32::from(byte));
+    let letters = || b'#'..b'[';
+    let mut keys = Vec::new();
+    for seed in 0.. {
+        let tail = format!("{seed:05}");
+        let begin = tail.bytes().rev().fold(3 + tail.len() as u32, step);
+        for (second, third) in letters().flat_map(|second| letters().map(move |third| (second, third))) {
+            let hash = step(step(begin, third), second);
+            let first = letters().find(|first| step(hash, *first) & 0x3fff == 0);
+            keys.extend(first.map(|first| format!("{}{}{}{tail}", first as char, second as char, third as char)));
+            if keys.len() == count {
+                return keys;
+            }
+        }
+    }
+    keys
+}
+
+#[test]
+fn a_hash_flood_in_an_event_ends_by_the_runs_own_budget() {
+    let keys: Vec<String> = colliding_keys(9_000).iter().map(|key| format!("{key:?}:1")).collect();
+    let object = format!("{{{}}}", keys.join(","));
+    let flood = format!("[{}]", [object.as_str(); 12].join(","));
+    let program =
+        program("return function() end", &limits(Limits { cpu: Duration::from_millis(200), ..Limits::default() }));
+    let mut rig = Rig::new(1, MemoryLedger::default());
+    rig.submit_data(&program, &[&flood, "1"]);
+    let finished = rig.finished(2);
+    assert_eq!(kind(&finished[0]), Some(FailureKind::Cpu), "{:?}", finished[0].outcome);
+    assert!(finished[0].usage.cpu >= Duration::from_millis(200), "{:?}", finished[0].usage);
+    assert!(done(&finished[1]));
+}
+
+#[test]
 fn a_cpu_deadline_retires_the_vm_and_its_waiting_runs_finish() {
     let text = "local runs = 0
         return function(event, ctx)
