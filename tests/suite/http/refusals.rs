@@ -89,15 +89,14 @@ async fn a_body_of_unknown_length_is_cut_off_at_the_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_when_too_much_is_being_sent_is_told_to_come_again() {
     let (desk, address) = desk().await;
-    let mut waiting = Vec::new();
-    for _ in 0..64 {
-        let head = "POST /events/order.a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n";
+    let head = "POST /events/order.a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                Content-Length: 1048576\r\n\r\n";
+    let (mut waiting, began) = (Vec::new(), Instant::now());
+    loop {
+        // One more each time: while a small request is under way, there is no room for a large one.
         let mut stream = TcpStream::connect(address).await.expect("it listens");
         stream.write_all(head.as_bytes()).await.expect("it is open");
         waiting.push(stream);
-    }
-    let began = Instant::now();
-    loop {
         let reply = post(address, "/events/order.a", &[], "{}").await;
         if reply.status == 429 {
             assert!(reply.has("retry-after: 1"), "{reply:?}");
@@ -105,6 +104,7 @@ async fn who_comes_when_too_much_is_being_sent_is_told_to_come_again() {
         }
         assert!(began.elapsed() < PATIENCE, "{reply:?}");
     }
+    assert!(waiting.len() >= 64, "{} were too many", waiting.len());
     drop(waiting);
     while post(address, "/events/order.a", &[], "{}").await.status != 202 {
         assert!(began.elapsed() < PATIENCE, "nobody is let in any more");
