@@ -12,7 +12,7 @@ use moontide::cli::Cli;
 use moontide::script::{LoadOptions, Sources, load};
 
 use crate::cli::Place;
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, free_port};
 
 fn read(page: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("the page is there")
@@ -123,6 +123,9 @@ fn what_the_readme_has_typed_works() {
     for (path, script) in shown("README.md") {
         place.file(&format!("handlers/{path}"), &script);
     }
+    // The port of the text may be somebody's on this machine.
+    let address = format!("127.0.0.1:{}", free_port());
+    place.file("moontide.toml", &format!("[http]\nlisten = \"{address}\"\n"));
     let mut host = None;
     let mut answers = Vec::new();
     for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
@@ -145,6 +148,11 @@ fn what_the_readme_has_typed_works() {
                 }
             }
             None if line.starts_with("moontide ") => answers.push(until_success(&place, line)),
+            None if line.starts_with("curl ") => {
+                let line = line.replace("localhost:7100", &address);
+                let sent = Command::new("bash").args(["-c", &format!("{line} --fail --silent")]).status();
+                assert!(sent.expect("bash is there").success(), "{line}");
+            }
             None => panic!("README.md: nobody runs {line:?}"),
         }
     }

@@ -19,6 +19,12 @@ pub fn config_from(file: &Path) -> Config {
     config::load(&flags).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
+/// A port that nobody has just now.
+pub fn free_port() -> u16 {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("some port is free");
+    free.local_addr().expect("it is bound").port()
+}
+
 /// An event of type `kind` in the stream that the default configuration gives it.
 pub fn event(kind: &str, id: impl ToString, data: &str) -> Emit {
     Emit {

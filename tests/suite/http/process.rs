@@ -11,7 +11,7 @@ use moontide::host;
 use tokio::net::TcpStream;
 
 use super::client::post;
-use super::tools::free_port;
+use crate::support::free_port;
 use crate::support::{PATIENCE, config_from};
 
 struct Process {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::client::{get, post};
 use super::{desk, stored};
 use crate::support::PATIENCE;
+use crate::support::free_port;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_finds_nothing_to_complain_about() {
@@ -33,12 +34,6 @@ impl Drop for Server {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// A port that nobody has just now.
-pub fn free_port() -> u16 {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("some port is free");
-    free.local_addr().expect("it is bound").port()
 }
 
 fn prometheus(dir: &Path, port: u16) -> Server {
