@@ -120,7 +120,6 @@ impl Supervisor {
         if before.and_then(|before| before.problem.as_ref()) == Some(problem) {
             return;
         }
-        self.parts.metrics.reloaded(false);
         let kept = now.program.as_ref().map(|program| program.version.to_string());
         let serves = kept.map_or("it does not run".to_owned(), |version| format!("version {version} keeps serving"));
         tracing::error!(handler = name, "does not load, {serves}: {problem}");
@@ -138,7 +137,6 @@ impl Supervisor {
         } else {
             running.program.store(program.clone());
         }
-        self.parts.metrics.reloaded(true);
         tracing::info!(handler = name, version = &*program.version, was = &*current.version, "reloaded");
     }
 

@@ -33,7 +33,6 @@ pub struct Metrics {
     published_pairs: Arc<Mutex<Pairs<IntCounter>>>,
     groups: Groups,
     requests: IntCounterVec,
-    reloads: IntCounterVec,
     run_seconds: HistogramVec,
     settle_seconds: HistogramVec,
     cpu_seconds: CounterVec,
@@ -83,11 +82,6 @@ impl Metrics {
             published_pairs: Arc::default(),
             groups: Groups::new(&registry),
             requests: counter("moontide_http_requests_total", "Requests answered.", &["route", "code"]),
-            reloads: counter(
-                "moontide_reloads_total",
-                "Changed handler files that took over, and that did not.",
-                &["result"],
-            ),
             run_seconds: seconds(
                 "event_handler_duration_seconds",
                 "Wall time of one run of a handler.",
@@ -176,11 +170,6 @@ impl Metrics {
     /// A request for `route` was answered with `code`.
     pub fn request(&self, route: &str, code: u16) {
         self.requests.with_label_values(&[route, code.to_string().as_str()]).inc();
-    }
-
-    /// A changed handler file took over, or did not.
-    pub fn reloaded(&self, taken: bool) {
-        self.reloads.with_label_values(&[if taken { "taken" } else { "refused" }]).inc();
     }
 
     /// How the groups stand at `now`, by the store; `None`: it does not answer.

@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::{Place, Synchronous};
 
 /// Each brings the schema from its index to the next version.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema-4.sql")];
 /// `PRAGMA application_id`: "moon".
 const APPLICATION: i64 = 0x6d6f_6f6e;
 /// Files up to this size are checked as a whole when opened; larger ones where SQLite reads them.
