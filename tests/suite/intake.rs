@@ -94,6 +94,12 @@ async fn counts_are_right_in_a_file_of_an_older_version_and_stay_right() {
     shell
         .execute_batch("DELETE FROM dead_letter WHERE seq = 2; DELETE FROM delayed WHERE due = 9000000")
         .expect("it is done");
+    let moves = "UPDATE dead_letter SET group_id = 7; UPDATE dead_letter SET group_id = 1;
+        UPDATE delayed SET stream_id = 2; UPDATE delayed SET stream_id = 7";
+    shell.execute_batch(moves).expect("it is done");
+    let moved = group().await;
+    assert_eq!((moved.delayed, moved.dead), (0, 1), "it is on its way to a stream that nobody knows");
+    shell.execute_batch("UPDATE delayed SET stream_id = 1").expect("it is done");
     let after = group().await;
     assert_eq!((after.lag, after.delayed, after.dead, after.oldest), (2, 1, 1, Some(1_000_000)));
 }
