@@ -150,9 +150,11 @@ fn what_the_readme_has_typed_works() {
             None if line.starts_with("moontide ") => answers.push(until_success(&place, line)),
             None if line.starts_with("curl ") => {
                 let line = line.replace("localhost:7100", &address);
-                let sent = Command::new("bash").args(["-c", &format!("{line} --fail --silent")]).status();
-                assert!(sent.expect("bash is there").success(), "{line}");
+                let sent = Command::new("bash").args(["-c", &format!("{line} --fail --silent")]).output();
+                assert!(sent.expect("bash is there").status.success(), "{line}");
             }
+            // Needs an engine, which a test machine has not.
+            None if line.starts_with("docker ") => {}
             None => panic!("README.md: nobody runs {line:?}"),
         }
     }
