@@ -14,6 +14,7 @@ mod layout;
 mod malformed;
 mod scripts;
 mod sqlite;
+mod stuck;
 mod support;
 mod worker;
 
