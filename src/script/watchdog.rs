@@ -27,6 +27,9 @@ const IDLE_TICKS_MAX: u32 = 100;
 /// How much longer than its budgets a run may hold its thread.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// So many lost threads any machine can bear.
+const LOST_FEW: usize = 4;
+
 /// Exit code of a process that lost too many script threads.
 pub const EXIT_STUCK: i32 = 4;
 
@@ -40,13 +43,14 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// That of a host: two threads lost for each that it has are too many, since they keep the processor busy.
+    /// That of a host: two threads lost for each that it has, and at least four, are too many: they may keep the
+    /// processor busy.
     pub fn with(threads: usize) -> Self {
         let give_up = |reason: &str| {
             tracing::error!("the process ends: {reason}");
             std::process::exit(EXIT_STUCK);
         };
-        Self { grace: GRACE, lost_max: 2 * threads.max(1), give_up: Box::new(give_up) }
+        Self { grace: GRACE, lost_max: (2 * threads).max(LOST_FEW), give_up: Box::new(give_up) }
     }
 }
 

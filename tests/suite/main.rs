@@ -21,6 +21,7 @@ mod relay;
 mod reload;
 mod scripts;
 mod sqlite;
+mod stuck;
 mod support;
 mod wakeups;
 mod worker;

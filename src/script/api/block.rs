@@ -10,7 +10,7 @@ use super::args::duration;
 use super::{Home, action};
 
 /// Set to anything: scripts of this process have the function.
-const ASKED: &str = "MOONTIDE_TEST_BLOCK";
+const ASKED: &str = "LET_SCRIPTS_BLOCK";
 
 pub(super) fn function_of(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Value> {
     if !cfg!(test) && std::env::var_os(ASKED).is_none() {
