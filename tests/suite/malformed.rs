@@ -151,7 +151,6 @@ const BYTES: &[&[u8]] = &[
 ];
 
 /// Documents that are wrong, or strange, one way each.
-#[expect(clippy::too_many_lines, reason = "a list, one line or two for each form")]
 fn strange() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = Vec::new();
     let mut add = |text: &str| all.push(text.as_bytes().to_vec());
