@@ -53,6 +53,13 @@ async fn subscribe_at_last(bus: &dyn Bus, streams: &Streams, program: &ArcSwap<P
 
 /// Opens the group of `program` and says where it begins; `None`: the store is away, and the log says so.
 pub(super) async fn subscribe(bus: &dyn Bus, streams: &Streams, program: &Program) -> Option<Arc<dyn Inbox>> {
+    let inbox = begin(bus, streams, program).await?;
+    tracing::info!(handler = &*program.name, version = &*program.version, "live");
+    Some(inbox)
+}
+
+/// Opens the group of `program`, so that it begins here, and says where that is.
+pub(super) async fn begin(bus: &dyn Bus, streams: &Streams, program: &Program) -> Option<Arc<dyn Inbox>> {
     match bus.subscribe(registry::subscription(program, streams)).await {
         Ok(subscribed) => {
             tell_beginnings(program, &subscribed.began);
@@ -66,7 +73,6 @@ pub(super) async fn subscribe(bus: &dyn Bus, streams: &Streams, program: &Progra
 }
 
 fn tell_beginnings(program: &Program, began: &[Began]) {
-    tracing::info!(handler = &*program.name, version = &*program.version, "live");
     for Began { stream, skipped, taken_in } in began {
         let (handler, group) = (&*program.name, &program.manifest.group);
         tracing::info!(handler, group, stream, skipped, taken_in, "new group");

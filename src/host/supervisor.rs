@@ -22,7 +22,7 @@ use crate::script::{Mode, Program};
 use crate::watch::Change;
 use crate::worker::Spec;
 
-use super::opening::{serve, subscribe};
+use super::opening::{begin, serve, subscribe};
 use super::{Parts, build_aside, receipt};
 
 /// Metrics by handler name.
@@ -111,6 +111,7 @@ impl Supervisor {
             }
         }
         self.start_all().await;
+        self.reserve().await;
         *self.parts.registry.lock() = registry.clone();
     }
 
@@ -174,6 +175,15 @@ impl Supervisor {
         for (program, opened) in starting.into_iter().zip(opened) {
             self.start(program, opened.flatten());
         }
+    }
+
+    /// Opens the groups of handlers that have to wait for their old worker, and lets go of them again: what is published from
+    /// now on is theirs, however long the old worker takes.
+    async fn reserve(&self) {
+        let (bus, streams) = (&self.parts.backend.bus, &self.parts.config.streams);
+        let opening =
+            self.starting.values().map(|program| tokio::time::timeout(OPEN_WAIT, begin(&**bus, streams, program)));
+        join_all(opening).await;
     }
 
     /// Takes those of `starting` whose name and group no worker has any more.

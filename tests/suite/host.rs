@@ -148,3 +148,21 @@ async fn a_handler_that_is_deleted_twice_while_it_drains_stays_deleted() {
     desk.until_state("third", "1").await;
     assert_eq!(desk.state("second").await, None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_asks_for_more_misses_nothing_while_its_old_worker_drains() {
+    let slow = "return { on = 'tick', handle = function(event, ctx) ctx:sleep('1s') ctx.kv:add('ticks', 1) end }";
+    let desk = Desk::new(&[("tick", slow)]).await;
+    let before = desk.version("tick");
+    desk.emit(vec![event("tick", 1, "{}")]).await;
+    desk.until("it runs", |desk| desk.counts("tick").running == 1).await;
+    desk.write(
+        "tick",
+        "return { on = { 'tick', 'tock' }, handle = function(event, ctx) ctx.kv:add(event.type, 1) end }",
+    );
+    desk.until("it is seen", |desk| desk.version("tick") != before).await;
+    assert_eq!(desk.state("ticks").await, None, "the old worker is still at it");
+    desk.emit(vec![event("tock", 2, "{}")]).await;
+    desk.until_state("tock", "1").await;
+    desk.until_state("ticks", "1").await;
+}
