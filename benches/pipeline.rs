@@ -82,17 +82,9 @@ fn data(n: usize) -> String {
 
 fn event(n: usize) -> Event {
     Event {
-        id: format!("event-{n}"),
-        source: "bench".to_owned(),
-        kind: "order.placed".to_owned(),
-        subject: None,
         time: Some("2026-11-21T00:00:00Z".to_owned()),
-        dataschema: None,
-        correlation_id: None,
-        causation_id: None,
-        traceparent: None,
-        ext: None,
         data: Some(Json::trusted(data(n))),
+        ..Event::new(format!("event-{n}"), "bench", "order.placed")
     }
 }
 

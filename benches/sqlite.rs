@@ -81,20 +81,13 @@ fn rate(events: usize, took: Duration) -> u64 {
 
 fn event(n: usize) -> Event {
     Event {
-        id: format!("018f2c5e-7d3a-7c41-9d53-{n:012}"),
-        source: "shop".into(),
-        kind: "order.created".into(),
-        subject: None,
         time: Some("2026-11-21T00:24:00.000Z".into()),
-        dataschema: None,
         correlation_id: Some(format!("checkout-{n}")),
-        causation_id: None,
-        traceparent: None,
-        ext: None,
         data: Some(Json::trusted(format!(
             r#"{{"order_id":{n},"customer":"c-{}","lines":[{{"sku":"sku-17","quantity":2,"price":19.90}}],"total":39.80}}"#,
             n % 1000
         ))),
+        ..Event::new(format!("018f2c5e-7d3a-7c41-9d53-{n:012}"), "shop", "order.created")
     }
 }
 

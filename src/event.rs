@@ -73,6 +73,25 @@ pub struct Event {
     pub data: Option<Json>,
 }
 
+impl Event {
+    /// An event with nothing but what every event has.
+    pub fn new(id: impl Into<String>, source: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            source: source.into(),
+            kind: kind.into(),
+            subject: None,
+            time: None,
+            dataschema: None,
+            correlation_id: None,
+            causation_id: None,
+            traceparent: None,
+            ext: None,
+            data: None,
+        }
+    }
+}
+
 /// Where an entry lies within its stream: a sequence number, or whatever pair of numbers the bus counts by
 /// (Redis: milliseconds and sequence; Kafka: partition and offset).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -218,19 +218,7 @@ mod tests {
     use crate::event::Json;
 
     fn event(data: &str) -> Event {
-        Event {
-            id: "a/1".into(),
-            source: "/shop".into(),
-            kind: "order".into(),
-            subject: None,
-            time: None,
-            dataschema: None,
-            correlation_id: None,
-            causation_id: None,
-            traceparent: None,
-            ext: None,
-            data: Some(Json::trusted(data.to_owned())),
-        }
+        Event { data: Some(Json::trusted(data.to_owned())), ..Event::new("a/1", "/shop", "order") }
     }
 
     #[test]

@@ -31,17 +31,8 @@ pub fn event(kind: &str, id: impl ToString, data: &str) -> Emit {
         stream: format!("events:{kind}"),
         delay: None,
         event: Event {
-            id: id.to_string(),
-            source: "test".to_owned(),
-            kind: kind.to_owned(),
-            subject: None,
-            time: None,
-            dataschema: None,
-            correlation_id: None,
-            causation_id: None,
-            traceparent: None,
-            ext: None,
             data: Some(Json::trusted(data.to_owned())),
+            ..Event::new(id.to_string(), "test", kind.to_owned())
         },
     }
 }

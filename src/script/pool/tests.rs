@@ -31,19 +31,7 @@ impl Ledger for NoState {
 }
 
 fn delivery(number: u64, data: &str) -> Arc<Delivery> {
-    let event = Event {
-        id: number.to_string(),
-        source: "test".into(),
-        kind: "work".into(),
-        subject: None,
-        time: None,
-        dataschema: None,
-        correlation_id: None,
-        causation_id: None,
-        traceparent: None,
-        ext: None,
-        data: Some(Json::trusted(data.to_owned())),
-    };
+    let event = Event { data: Some(Json::trusted(data.to_owned())), ..Event::new(number.to_string(), "test", "work") };
     Arc::new(Delivery {
         lease: Lease { claim: number, epoch: 1 },
         stream: "events:work".into(),

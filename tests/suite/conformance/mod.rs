@@ -101,17 +101,11 @@ pub(crate) use suite;
 /// An event of type `kind`.
 pub fn event(kind: &str, id: &str) -> Event {
     Event {
-        id: id.into(),
-        source: "test".into(),
-        kind: kind.into(),
-        subject: None,
         time: Some("2026-11-21T00:00:00Z".into()),
-        dataschema: None,
         correlation_id: Some(format!("correlation of {id}")),
-        causation_id: None,
-        traceparent: None,
         ext: Some(json(r#"{"tenant":"north"}"#)),
         data: Some(json(&format!(r#"{{"id":"{id}","price":1.50}}"#))),
+        ..Event::new(id, "test", kind)
     }
 }
 

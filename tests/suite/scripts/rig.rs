@@ -73,19 +73,7 @@ pub fn program(text: &str, options: &LoadOptions) -> Arc<Program> {
 
 /// The event that a delivery has unless a test says otherwise.
 pub fn event(id: &str, data: &str) -> Event {
-    Event {
-        id: id.into(),
-        source: "/shop".into(),
-        kind: "order.created".into(),
-        subject: None,
-        time: None,
-        dataschema: None,
-        correlation_id: None,
-        causation_id: None,
-        traceparent: None,
-        ext: None,
-        data: Some(Json::trusted(data.to_owned())),
-    }
+    Event { data: Some(Json::trusted(data.to_owned())), ..Event::new(id, "/shop", "order.created") }
 }
 
 /// A first delivery of `event`.
