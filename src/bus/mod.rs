@@ -7,6 +7,8 @@
 
 pub mod intake;
 mod operations;
+mod past;
+pub mod redis;
 pub mod relay;
 pub mod sqlite;
 

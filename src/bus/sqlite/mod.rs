@@ -20,7 +20,6 @@ mod intake;
 mod locks;
 mod operate;
 mod overview;
-mod past;
 mod process;
 mod reader;
 mod record;
