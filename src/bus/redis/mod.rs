@@ -10,6 +10,7 @@ mod keys;
 mod link;
 mod procedure;
 mod reply;
+mod state;
 mod store;
 
 use std::sync::Arc;
