@@ -5,6 +5,7 @@
 //! their own (`bell`); everything else shares one (`link`). The names of all keys are in `keys`.
 
 mod address;
+mod dead;
 mod entry;
 mod fault;
 mod keys;

@@ -70,6 +70,7 @@ end
 
 local function add(value, n)
   local text = value or '0'
+  n = tonumber(n)
   if n % 1 == 0 and math.abs(n) <= EXACT then
     local high, low = parts(text)
     if high then

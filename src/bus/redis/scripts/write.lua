@@ -28,7 +28,7 @@ for at = 1, #ARGV, 4 do
   elseif kind == 'delete' then
     plan.value, plan.expires = false, ''
   else
-    plan.value, wrong = add(plan.value, tonumber(value))
+    plan.value, wrong = add(plan.value, value)
     if not plan.value then
       return { 0, (at - 1) / 4, wrong }
     end
