@@ -61,6 +61,7 @@ pub(super) fn of_code(code: &str, detail: &str) -> Fault {
         "NOSCRIPT" => Fault::NoScript,
         "OOM" => Fault::Full(text),
         "MISCONF" => Fault::Full(text),
+        "REFUSED" => Fault::Refused(detail.to_owned()),
         "WRONGPASS" | "NOAUTH" | "NOPERM" => Fault::Unusable(text),
         _ => Fault::Away(text),
     }

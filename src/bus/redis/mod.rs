@@ -6,8 +6,10 @@
 
 mod address;
 mod dead;
+mod discovery;
 mod entry;
 mod fault;
+mod group;
 mod keys;
 mod link;
 mod procedure;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use redis::{Cmd, Pipeline, Value};
 
 use super::procedure::Procedure;
-use super::{RedisBus, reply};
+use super::{RedisBus, discovery, reply};
 use crate::bus::{BusError, StateAdmin, StateEntry};
 use crate::clock::Millis;
 use crate::outcome::{Change, Write};
@@ -107,14 +107,8 @@ impl RedisBus {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_STEP).arg("TYPE").arg("string");
         let answer = self.store.call(&scan).await?;
-        let read = || {
-            let mut parts = reply::list(answer)?.into_iter();
-            let next = reply::text(parts.next().unwrap_or_default())?;
-            let keys = reply::list(parts.next().unwrap_or_default())?;
-            // Scripts cannot name a key that is not text.
-            Ok((next, keys.into_iter().filter_map(|key| reply::text(key).ok()).collect()))
-        };
-        read().map_err(|fault| self.store.told(fault))
+        // Scripts cannot name a key that is not text.
+        discovery::page(answer).map_err(|fault| self.store.told(fault))
     }
 
     async fn state_entries(&self, keys: &[String]) -> Result<Vec<StateEntry>, BusError> {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redis::{Cmd, Value};
 
 use super::Options;
+use super::discovery::Walk;
 use super::fault::Fault;
 use super::keys::{self, Keys};
 use super::link::Link;
@@ -20,6 +21,8 @@ pub(super) struct Store {
     pub process: String,
     /// Our consumer in every group.
     pub consumer: String,
+    /// How far we are in looking for streams of others.
+    pub walk: Walk,
     closed: AtomicBool,
 }
 
@@ -31,6 +34,7 @@ impl Store {
             keys: Keys::new(&options.prefix, &options.state_prefix),
             consumer: keys::consumer(&process),
             process,
+            walk: Walk::default(),
             options,
             closed: AtomicBool::new(false),
         }
