@@ -17,6 +17,7 @@ mod layout;
 mod losses;
 mod malformed;
 mod operations;
+mod redis;
 mod relay;
 mod reload;
 mod scripts;

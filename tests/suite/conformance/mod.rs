@@ -21,7 +21,7 @@ use moontide::bus::{
     Answer, Bus, DeadLetters, Delivery, Features, Inbox, Ledger, Overview, Run, Settling, Start, StateAdmin,
     Subscription,
 };
-use moontide::clock::ManualClock;
+use moontide::clock::Millis;
 use moontide::event::{Event, Json, TypePattern};
 use moontide::judge::{DeathReason, Verdict};
 use moontide::outcome::{Change, Effects, Emit, Failure, FailureKind, Read, Record, RecordKey, Seen, Write};
@@ -34,8 +34,11 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub trait Harness: Send + Sync {
     fn features(&self) -> Features;
 
-    /// The store's time.
-    fn clock(&self) -> &ManualClock;
+    /// The store's time, which stands still until it is moved.
+    fn now(&self) -> Millis;
+
+    /// Moves the store's time.
+    fn advance(&self, millis: Millis);
 
     /// Opens the store as a process of its own. Dropping the host before its inboxes is the death of that process.
     async fn open(&self) -> Host;
