@@ -5,25 +5,42 @@
 //! their own (`bell`); everything else shares one (`link`). The names of all keys are in `keys`.
 
 mod address;
+mod args;
+mod bell;
 mod dead;
 mod discovery;
+mod door;
 mod entry;
 mod fault;
 mod group;
+mod held;
+mod inbox;
 mod keys;
+mod ledger;
 mod link;
 mod procedure;
+mod publish;
+mod reader;
 mod reply;
+mod settle;
 mod state;
 mod store;
+mod takeover;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
 
-use crate::bus::BusError;
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+
+use super::{Bus, BusError, Features, Subscribed, Subscription};
+use crate::event::EntryId;
+use crate::outcome::Emit;
 use crate::streams::Streams;
+use door::Door;
+use inbox::RedisInbox;
 use store::Store;
 
 /// How the bus is opened.
@@ -68,6 +85,7 @@ impl Options {
 /// The bus. Dropping it stops it at once and tidies nothing, as a crash would; [`RedisBus::close`] is the orderly end.
 pub struct RedisBus {
     store: Arc<Store>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl RedisBus {
@@ -78,11 +96,16 @@ impl RedisBus {
     pub async fn open(options: Options) -> Result<Arc<Self>, BusError> {
         let store = Arc::new(Store::new(options));
         store.call(&redis::cmd("PING")).await?;
-        Ok(Arc::new(Self { store }))
+        let tasks = vec![tokio::spawn(bell::listen(store.clone()))];
+        Ok(Arc::new(Self { store, tasks }))
     }
 
     /// Ends in order: what this process still holds goes back uncharged.
     pub async fn close(&self) {
+        for door in self.store.doors() {
+            self.store.give_back_later(&door);
+            self.store.gone_back(&door.subscription.group).await;
+        }
         self.store.close();
     }
 }
@@ -90,5 +113,28 @@ impl RedisBus {
 impl Drop for RedisBus {
     fn drop(&mut self) {
         self.store.close();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[async_trait]
+impl Bus for RedisBus {
+    fn features(&self) -> Features {
+        Features { one_store: true, marks: true, durable: true, shared: true, history: true }
+    }
+
+    async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
+        publish::publish(&self.store, &emits).await
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed, BusError> {
+        let subscription = Arc::new(subscription);
+        self.store.gone_back(&subscription.group).await;
+        let (streams, began) = group::open(&self.store, &subscription).await?;
+        let retry: Arc<str> = self.store.keys.retry(&subscription.group).into();
+        let sources = [retry.clone()].into_iter().chain(streams.into_iter().map(Arc::from)).collect();
+        let door = Arc::new(Door::new(subscription, retry, sources));
+        self.store.add_door(&door);
+        Ok(Subscribed { inbox: Arc::new(RedisInbox { store: self.store.clone(), door }), began })
     }
 }

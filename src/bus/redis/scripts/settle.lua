@@ -148,7 +148,7 @@ local function plan(from, count)
       local have = latest[key]
       if have == nil then have = redis.call('GET', key) end
       local sum
-      sum, why = add(have, value)
+      sum, why = add(have, tonumber(value))
       if not sum then return 'add to state key "' .. string.sub(key, #state + 1) .. '": ' .. why end
       value = sum
     elseif change == 'd' then
@@ -245,10 +245,11 @@ local function run()
   return letter and 'D' .. letter or 'D'
 end
 
+-- How many arguments each run has stands at the end.
 local answers, all_done = {}, true
-for i = 1, tonumber(take()) do
-  local next_run = at + 1 + ARGV[at]
-  at = at + 1
+local runs = tonumber(take())
+for i = 1, runs do
+  local next_run = at + ARGV[#ARGV - runs + i]
   local fine, answer = pcall(run)
   if not fine then answer = 'Ithe server script failed: ' .. tostring(answer.err or answer) end
   answers[i] = answer
