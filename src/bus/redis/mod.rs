@@ -5,12 +5,17 @@
 //! their own (`bell`); everything else shares one (`link`). The names of all keys are in `keys`.
 
 mod address;
+mod beat;
+mod due;
 mod fault;
 mod keys;
 mod link;
+mod machine;
+mod peers;
 mod procedure;
 mod reply;
 mod store;
+mod takeover;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +36,8 @@ pub struct Options {
     pub state_prefix: String,
     /// A process whose heartbeat stands still for this long is taken for dead.
     pub recovery_time: Duration,
+    /// How often our own heartbeat is raised, at least; a quarter of the recovery time where that is shorter.
+    pub beat_every: Duration,
     /// Name of this process, for people.
     pub instance: String,
     /// Where types live, and how much of the past each stream keeps.
@@ -51,6 +58,7 @@ impl Options {
             prefix: "moontide:".into(),
             state_prefix: "state:".into(),
             recovery_time: Duration::from_secs(10),
+            beat_every: Duration::from_secs(1),
             instance: format!("process {}", std::process::id()),
             streams: Arc::default(),
             forget_group_after: Duration::from_secs(7 * 24 * 3600),
@@ -87,3 +95,10 @@ impl Drop for RedisBus {
         self.store.close();
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/suite/redis/server/mod.rs"]
+#[expect(dead_code, reason = "the integration tests use all of it")]
+mod server;
+#[cfg(test)]
+mod tests;

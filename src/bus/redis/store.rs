@@ -1,8 +1,7 @@
 //! What every part of the bus shares: the way to the server, the names of our keys, and who we are.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use redis::{Cmd, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use super::fault::Fault;
@@ -20,7 +19,8 @@ pub(super) struct Store {
     pub process: String,
     /// Our consumer in every group.
     pub consumer: String,
-    closed: AtomicBool,
+    /// Ends every task of the bus.
+    pub closed: CancellationToken,
 }
 
 impl Store {
@@ -32,7 +32,7 @@ impl Store {
             consumer: keys::consumer(&process),
             process,
             options,
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -55,11 +55,11 @@ impl Store {
 
     /// From now on nothing is answered.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.cancel();
     }
 
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.is_cancelled()
     }
 
     fn check_open(&self) -> Result<(), BusError> {
