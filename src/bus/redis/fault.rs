@@ -74,7 +74,6 @@ pub(super) fn of_code(code: &str, detail: &str) -> Fault {
         "REFUSED" => Fault::Refused(detail.to_owned()),
         "OOM" => Fault::Full(text),
         "MISCONF" => Fault::Full(text),
-        "REFUSED" => Fault::Refused(detail.to_owned()),
         "WRONGPASS" | "NOAUTH" | "NOPERM" => Fault::Unusable(text),
         _ => Fault::Away(text),
     }

@@ -4,16 +4,20 @@
 //! asked still waits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::Value;
 
+use super::beat::Beat;
 use super::door::{Door, Next};
+use super::due::Due;
 use super::fault::Fault;
 use super::settle::{self, Settler};
 use super::store::Store;
 use super::{held, reader, takeover};
 use crate::bus::{Answer, BusError, Delivery, Inbox, Run};
+use crate::judge::Verdict;
 
 /// Deliveries in one read.
 const READ_MAX: usize = 1024;
@@ -21,6 +25,8 @@ const READ_MAX: usize = 1024;
 /// The inbox itself.
 pub(super) struct RedisInbox {
     pub store: Arc<Store>,
+    pub beat: Arc<Beat>,
+    pub due: Arc<Due>,
     pub door: Arc<Door>,
 }
 
@@ -39,7 +45,7 @@ impl Inbox for RedisInbox {
             match self.door.next(max)? {
                 Next::Deliver(deliveries) => return Ok(deliveries),
                 Next::Read => {
-                    tokio::spawn(reader::read(self.store.clone(), self.door.clone(), max));
+                    tokio::spawn(reader::read(self.store.clone(), self.beat.clone(), self.door.clone(), max));
                 }
                 Next::Wait => {}
             }
@@ -48,8 +54,12 @@ impl Inbox for RedisInbox {
     }
 
     async fn settle(&self, runs: Arc<[Run]>) -> Result<Vec<Answer>, BusError> {
-        let settling = tokio::spawn(settle(self.store.clone(), self.door.clone(), runs));
-        settling.await.unwrap_or(Err(BusError::Closed))
+        let settling = tokio::spawn(settle(self.store.clone(), self.door.clone(), runs.clone()));
+        let answers = settling.await.unwrap_or(Err(BusError::Closed));
+        if let Some(delay) = runs.iter().filter_map(soonest).min() {
+            self.due.added(delay);
+        }
+        answers
     }
 
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
@@ -59,7 +69,7 @@ impl Inbox for RedisInbox {
         }
         let group = &self.door.subscription.group;
         let times = held::times(delivery.lease);
-        let marked = takeover::mark(&self.store, group, &delivery.stream, delivery.entry, times).await;
+        let marked = takeover::mark(&self.store, &delivery.stream, group, delivery.entry, times).await;
         marked.map_err(|fault| self.store.told(fault))
     }
 }
@@ -79,6 +89,16 @@ async fn settle(store: Arc<Store>, door: Arc<Door>, runs: Arc<[Run]>) -> Result<
     store.check_open()?;
     store.tell_time(settled.now);
     Ok(door.settled(&batch, &runs, settled.answers))
+}
+
+/// How soon work is due that `run` leaves for later.
+fn soonest(run: &Run) -> Option<Duration> {
+    let emits = run.effects.events.iter().filter_map(|emit| emit.delay);
+    let retries = run.deliveries.iter().filter_map(|settling| match &settling.verdict {
+        Verdict::Retry { delay, .. } => Some(*delay),
+        _ => None,
+    });
+    emits.chain(retries).min()
 }
 
 impl Drop for RedisInbox {

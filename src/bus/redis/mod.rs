@@ -6,10 +6,12 @@
 
 mod address;
 mod args;
+mod beat;
 mod bell;
 mod dead;
 mod discovery;
 mod door;
+mod due;
 mod entry;
 mod fault;
 mod group;
@@ -18,6 +20,8 @@ mod inbox;
 mod keys;
 mod ledger;
 mod link;
+mod machine;
+mod peers;
 mod procedure;
 mod publish;
 mod reader;
@@ -33,13 +37,14 @@ use std::time::Duration;
 pub use address::Address;
 
 use async_trait::async_trait;
-use tokio::task::JoinHandle;
 
 use super::{Bus, BusError, Features, Subscribed, Subscription};
 use crate::event::EntryId;
 use crate::outcome::Emit;
 use crate::streams::Streams;
+use beat::Beat;
 use door::Door;
+use due::Due;
 use inbox::RedisInbox;
 use store::Store;
 
@@ -53,6 +58,8 @@ pub struct Options {
     pub state_prefix: String,
     /// A process whose heartbeat stands still for this long is taken for dead.
     pub recovery_time: Duration,
+    /// How often our own heartbeat is raised, at least; a quarter of the recovery time where that is shorter.
+    pub beat_every: Duration,
     /// Name of this process, for people.
     pub instance: String,
     /// Where types live, and how much of the past each stream keeps.
@@ -73,6 +80,7 @@ impl Options {
             prefix: "moontide:".into(),
             state_prefix: "state:".into(),
             recovery_time: Duration::from_secs(10),
+            beat_every: Duration::from_secs(1),
             instance: format!("process {}", std::process::id()),
             streams: Arc::default(),
             forget_group_after: Duration::from_secs(7 * 24 * 3600),
@@ -85,7 +93,8 @@ impl Options {
 /// The bus. Dropping it stops it at once and tidies nothing, as a crash would; [`RedisBus::close`] is the orderly end.
 pub struct RedisBus {
     store: Arc<Store>,
-    tasks: Vec<JoinHandle<()>>,
+    beat: Arc<Beat>,
+    due: Arc<Due>,
 }
 
 impl RedisBus {
@@ -95,25 +104,41 @@ impl RedisBus {
     /// [`BusError::Away`] where the server cannot be reached, [`BusError::Unusable`] where it cannot be used as it is.
     pub async fn open(options: Options) -> Result<Arc<Self>, BusError> {
         let store = Arc::new(Store::new(options));
-        store.call(&redis::cmd("PING")).await?;
-        let tasks = vec![tokio::spawn(bell::listen(store.clone()))];
-        Ok(Arc::new(Self { store, tasks }))
+        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told(fault))?;
+        let due = Due::begin(store.clone());
+        store.spawn(bell::listen(store.clone()));
+        store.spawn(ring_deaths(store.clone(), beat.clone()));
+        Ok(Arc::new(Self { store, beat, due }))
     }
 
     /// Ends in order: what this process still holds goes back uncharged.
     pub async fn close(&self) {
+        let mut read = Vec::new();
         for door in self.store.doors() {
+            let group = &door.subscription.group;
             self.store.give_back_later(&door);
-            self.store.gone_back(&door.subscription.group).await;
+            self.store.gone_back(group).await;
+            read.extend(door.sources().into_iter().map(|stream| (stream, group.clone())));
+        }
+        if let Err(fault) = self.beat.farewell(&read).await {
+            let told = self.store.told(fault);
+            tracing::warn!("the others learn of our end only when our heartbeat has stood still: {told}");
         }
         self.store.close();
+    }
+}
+
+/// Whoever died may have left something to any inbox.
+async fn ring_deaths(store: Arc<Store>, beat: Arc<Beat>) {
+    let mut deaths = beat.deaths();
+    while deaths.changed().await.is_ok() {
+        store.doors().iter().for_each(|door| door.ring_left());
     }
 }
 
 impl Drop for RedisBus {
     fn drop(&mut self) {
         self.store.close();
-        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -124,7 +149,7 @@ impl Bus for RedisBus {
     }
 
     async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
-        publish::publish(&self.store, &emits).await
+        publish::publish(&self.store, &self.due, &emits).await
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed, BusError> {
@@ -135,6 +160,21 @@ impl Bus for RedisBus {
         let sources = [retry.clone()].into_iter().chain(streams.into_iter().map(Arc::from)).collect();
         let door = Arc::new(Door::new(subscription, retry, sources));
         self.store.add_door(&door);
-        Ok(Subscribed { inbox: Arc::new(RedisInbox { store: self.store.clone(), door }), began })
+        Ok(Subscribed {
+            inbox: Arc::new(RedisInbox {
+                store: self.store.clone(),
+                beat: self.beat.clone(),
+                due: self.due.clone(),
+                door,
+            }),
+            began,
+        })
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/suite/redis/server/mod.rs"]
+#[expect(dead_code, reason = "the integration tests use all of it")]
+mod server;
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use redis::Value;
 
 use super::args::Args;
+use super::due::Due;
 use super::fault::Fault;
 use super::reply;
 use super::store::Store;
@@ -11,12 +12,15 @@ use crate::event::EntryId;
 use crate::outcome::Emit;
 
 /// Stores `emits` and says where each lies.
-pub(super) async fn publish(store: &Store, emits: &[Emit]) -> Result<Vec<Option<EntryId>>, BusError> {
+pub(super) async fn publish(store: &Store, due: &Due, emits: &[Emit]) -> Result<Vec<Option<EntryId>>, BusError> {
     let procedure = &store.procedures.publish;
     let mut args = Args::of(procedure);
     args.push(store.keys.prefix());
     args.events(emits, &store.known);
     let ids = store.run(procedure, &args.done()).await?;
+    if let Some(delay) = emits.iter().filter_map(|emit| emit.delay).min() {
+        due.added(delay);
+    }
     read(ids).map_err(|fault| store.told(fault))
 }
 

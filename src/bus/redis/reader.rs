@@ -8,28 +8,20 @@ use std::sync::Arc;
 
 use redis::{Pipeline, Value};
 
+use super::beat::Beat;
 use super::door::{Door, Reasons};
-use super::entry::{self, Fields};
+use super::entry;
 use super::fault::Fault;
 use super::store::Store;
-use super::takeover::{self, Left};
+use super::takeover::{self, Found};
 use super::{group, reply};
 use crate::bus::Delivery;
 use crate::event::EntryId;
 
-/// An entry as it was read.
-struct Found {
-    entry: EntryId,
-    fields: Fields,
-    /// How often it was delivered, this time included.
-    times: u32,
-    deaths: u32,
-}
-
 /// Reads once, and enters in the door's books what was found.
-pub(super) async fn read(store: Arc<Store>, door: Arc<Door>, max: usize) {
+pub(super) async fn read(store: Arc<Store>, beat: Arc<Beat>, door: Arc<Door>, max: usize) {
     let reasons = door.reasons();
-    match gather(&store, &door, max, &reasons).await {
+    match gather(&store, &beat, &door, max, &reasons).await {
         _ if store.is_closed() => {}
         _ if door.is_closed() => store.give_back_later(&door),
         Ok(read) => door.read(read.deliveries, read.more),
@@ -51,14 +43,20 @@ struct Gathered {
     more: bool,
 }
 
-async fn gather(store: &Store, door: &Arc<Door>, max: usize, reasons: &Reasons) -> Result<Gathered, Fault> {
+async fn gather(
+    store: &Store,
+    beat: &Beat,
+    door: &Arc<Door>,
+    max: usize,
+    reasons: &Reasons,
+) -> Result<Gathered, Fault> {
     if reasons.reopen {
         store.known.forget();
         reopen(store, door).await?;
     }
     let mut deliveries = Vec::new();
     if reasons.left {
-        let more = left_behind(store, door, max, &mut deliveries).await?;
+        let more = left_behind(store, beat, door, max, &mut deliveries).await?;
         door.again(&Reasons { left: more, reopen: false });
     }
     if !deliveries.is_empty() {
@@ -84,35 +82,34 @@ async fn reopen(store: &Store, door: &Door) -> Result<(), Fault> {
 /// Our own pending entries that nobody holds, then those of others; true: there may be more.
 async fn left_behind(
     store: &Store,
+    beat: &Beat,
     door: &Arc<Door>,
     max: usize,
     deliveries: &mut Vec<Delivery>,
 ) -> Result<bool, Fault> {
     let group = &door.subscription.group;
-    for stream in door.sources() {
-        let held = door.with_held(|held| held.entries(&stream));
-        let own = takeover::own_pending(store, &stream, group, &held, max - deliveries.len()).await?;
-        deliver(store, door, &stream, own.entries, deliveries);
-        if own.more || deliveries.len() >= max {
-            return Ok(true);
+    let read: Vec<_> = door.sources().into_iter().map(|stream| (stream, group.clone())).collect();
+    let owners = takeover::orphans(store, beat, &read).await?;
+    for ((stream, _), owners) in read.iter().zip(owners) {
+        let mut after = Some(EntryId(0, 0));
+        while let Some(from) = after {
+            if deliveries.len() >= max {
+                return Ok(true);
+            }
+            let held = door.with_held(|held| held.entries(stream));
+            let is_held = |entry| held.contains(&entry);
+            let room = max - deliveries.len();
+            let (own, next) = takeover::own_pending(store, stream, group, from, room, is_held).await?;
+            deliveries.extend(take_in(store, door, stream, own));
+            after = next;
         }
-        let left = takeover::take_over(store, &stream, group, max - deliveries.len()).await?;
-        deliver(store, door, &stream, left.entries, deliveries);
-        if left.more || deliveries.len() >= max {
+        let taken = takeover::take_over(store, stream, group, &owners, max - deliveries.len()).await?;
+        deliveries.extend(take_in(store, door, stream, taken.entries));
+        if taken.more {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-fn deliver(store: &Store, door: &Door, stream: &Arc<str>, left: Vec<Left>, deliveries: &mut Vec<Delivery>) {
-    let found = left.into_iter().map(|left| Found {
-        entry: left.entry,
-        fields: left.fields,
-        times: left.times,
-        deaths: left.deaths,
-    });
-    deliveries.extend(take_in(store, door, stream, found.collect()));
 }
 
 /// What is new in all streams of the inbox.
@@ -186,7 +183,7 @@ fn entries(read: Value) -> Result<Vec<(String, Vec<Found>)>, Fault> {
         let name = reply::text(parts.next().unwrap_or_default())?;
         let found = reply::list(parts.next().unwrap_or_default())?.into_iter().map(|entry| {
             let (entry, fields) = reply::entry(entry)?;
-            Ok(Found { entry, fields: fields.unwrap_or_default(), times: 1, deaths: 0 })
+            Ok(Found { entry, fields: fields.unwrap_or_default(), count: 1, deaths: 0 })
         });
         all.push((name, found.collect::<Result<_, Fault>>()?));
     }
@@ -199,11 +196,12 @@ fn take_in(store: &Store, door: &Door, stream: &Arc<str>, found: Vec<Found>) -> 
     let wants = |found: &Found| own || entry::kind(&found.fields).is_none_or(|kind| door.subscription.wants(kind));
     let (wanted, unwanted): (Vec<_>, Vec<_>) = found.into_iter().partition(wants);
     unwanted.iter().for_each(|found| door.unwanted(stream, found.entry));
-    let ids: Vec<_> = wanted.iter().map(|found| (found.entry, found.times)).collect();
+    let ids: Vec<_> = wanted.iter().map(|found| (found.entry, found.count)).collect();
     let leases = door.with_held(|held| held.take_in(stream, &ids));
     let received = store.now();
     let deliveries = wanted.into_iter().zip(leases).map(|(found, lease)| {
-        let Found { entry: id, fields, times, deaths } = found;
+        let orphaned = found.orphaned();
+        let Found { entry: id, fields, deaths, .. } = found;
         let (event, past) = match own {
             true => entry::read_own(stream, id, fields),
             false => (entry::read(stream, id, fields), None),
@@ -214,7 +212,7 @@ fn take_in(store: &Store, door: &Door, stream: &Arc<str>, found: Vec<Found>) -> 
             entry: id,
             event,
             past: past.map(Box::new),
-            orphaned: times.saturating_sub(1),
+            orphaned,
             deaths,
             received,
         }

@@ -1,12 +1,13 @@
 //! What every part of the bus shares: the way to the server, the names of our keys, who we are, and what time it is there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use redis::{Cmd, Value};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use super::args::KnownStreams;
@@ -41,7 +42,8 @@ pub(super) struct Store {
     doors: Mutex<Vec<Weak<Door>>>,
     /// What closed inboxes held is on its way back, by group.
     going_back: Mutex<HashMap<Arc<str>, JoinHandle<()>>>,
-    closed: AtomicBool,
+    /// Ends every task of the bus.
+    pub closed: CancellationToken,
 }
 
 impl Store {
@@ -60,7 +62,7 @@ impl Store {
             now: AtomicI64::new(0),
             doors: Mutex::default(),
             going_back: Mutex::default(),
-            closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -154,7 +156,7 @@ impl Store {
                 if let Some(before) = before {
                     drop(before.await);
                 }
-                if let Err(fault) = takeover::give_back(&store, &group, &held).await {
+                if let Err(fault) = give_back(&store, &group, held).await {
                     tracing::warn!(
                         group = &*group,
                         "what its inbox held could not be given back: {}",
@@ -176,19 +178,34 @@ impl Store {
 
     // --- the end ---
 
+    /// Runs `task` until the bus is closed.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        tokio::spawn(async move { closed.run_until_cancelled(task).await });
+    }
+
     /// From now on nothing is answered.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.closed.cancel();
         self.doors().iter().for_each(|door| door.bell.notify_one());
     }
 
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.is_cancelled()
     }
 
     pub fn check_open(&self) -> Result<(), BusError> {
         if self.is_closed() { Err(BusError::Closed) } else { Ok(()) }
     }
+}
+
+async fn give_back(store: &Store, group: &str, mut held: Vec<(Arc<str>, EntryId, u32)>) -> Result<(), Fault> {
+    held.sort_unstable();
+    for of_one in held.chunk_by(|(a, ..), (b, ..)| a == b) {
+        let entries: Vec<_> = of_one.iter().map(|(_, entry, times)| (*entry, *times)).collect();
+        takeover::give_back(store, &of_one[0].0, group, &entries).await?;
+    }
+    Ok(())
 }
 
 /// Whether `stream` is one that the handler looks for.

@@ -1,0 +1,114 @@
+//! Who is taken for dead, and who is not.
+
+use super::*;
+use crate::bus::redis::beat::{Beat, Registration};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn processes(server: &Server) -> Vec<String> {
+    let mut known = strings(server, &["HKEYS", "moontide:beats"]);
+    known.sort();
+    known
+}
+
+async fn begin(server: &Server, recovery_time: Duration, beat_every: Duration) -> (Arc<Store>, Arc<Beat>) {
+    let store = Arc::new(Store::new(Options { recovery_time, beat_every, ..options(server) }));
+    let beat = Beat::begin(store.clone()).await.expect("the server answers");
+    (store, beat)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_dies_on_this_machine_is_dead_at_once() {
+    for server in KINDS.map(Server::new) {
+        let (ours, beat) = begin(&server, HOUR, Duration::from_millis(10)).await;
+        let (theirs, their_beat) = begin(&server, HOUR, Duration::from_millis(10)).await;
+        let record: String = server.get(&["HGET", "moontide:processes", &theirs.process]);
+        let record: Registration = serde_json::from_str(&record).expect("people and we can read it");
+        assert_eq!((record.started_at, record.recovery_ms), (server.now(), 3_600_000));
+        let mut deaths = beat.deaths();
+        server.call(&["HSET", &format!("moontide:receipts:{}", theirs.process), "g/1", "1"]);
+        // One beat later they know each other.
+        let beats = || server.get::<i64>(&["HGET", "moontide:beats", &ours.process]);
+        let before = beats();
+        until("it beats on", || beats() > before + 1).await;
+        assert!(beat.dead_at(&theirs.process).is_none() && !deaths.has_changed().expect("it beats"));
+        // As a killed process: what it held is dropped by the kernel, whoever still knows of it.
+        theirs.close();
+        deaths.changed().await.expect("it beats");
+        until("it is forgotten", || processes(&server) == [ours.process.clone()]).await;
+        assert_eq!(strings(&server, &["HKEYS", "moontide:processes"]), [ours.process.clone()]);
+        assert_eq!(server.get::<i64>(&["EXISTS", &format!("moontide:receipts:{}", theirs.process)]), 0);
+        drop(their_beat);
+        ours.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_counter_stands_still_is_dead_until_it_moves() {
+    for server in KINDS.map(Server::new) {
+        let (theirs, _silent) = begin(&server, 4 * HOUR, HOUR).await;
+        let (ours, beat) = begin(&server, Duration::from_millis(100), HOUR).await;
+        let mut deaths = beat.deaths();
+        // The server's clock has no say.
+        server.advance(100 * 3_600_000);
+        deaths.changed().await.expect("it beats");
+        until("it is dead", || beat.dead_at(&theirs.process) == Some(1)).await;
+        server.call(&["HINCRBY", "moontide:beats", &theirs.process, "1"]);
+        until("it lives", || beat.dead_at(&theirs.process) != Some(1)).await;
+        assert!(processes(&server).contains(&theirs.process), "who is only silent is not forgotten");
+        ours.close();
+        theirs.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_dies_because_the_server_was_away() {
+    let server = Server::new(Kind::Redis);
+    let recovery_time = Duration::from_secs(2);
+    let (ours, beat) = begin(&server, recovery_time, HOUR).await;
+    let (theirs, _beat) = begin(&server, recovery_time, HOUR).await;
+    let beats = |store: &Store| server.get::<i64>(&["HGET", "moontide:beats", &store.process]);
+    until("both beat", || beats(&ours) > 1 && beats(&theirs) > 1).await;
+    server.pause();
+    tokio::time::sleep(recovery_time * 3 / 2).await;
+    server.resume();
+    let (before, deaths) = (beats(&ours), beat.deaths());
+    until("it looks again", || beats(&ours) > before + 2).await;
+    assert!(!deaths.has_changed().expect("it beats") && beat.dead_at(&theirs.process).is_none());
+    ours.close();
+    theirs.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_forgotten_registers_again() {
+    let server = Server::new(Kind::Redis);
+    let (ours, _beat) = begin(&server, HOUR, Duration::from_millis(10)).await;
+    server.call(&["DEL", "moontide:beats", "moontide:processes"]);
+    until("it is back", || strings(&server, &["HKEYS", "moontide:processes"]) == [ours.process.clone()]).await;
+    assert_eq!(processes(&server), [ours.process.clone()]);
+    ours.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_farewell_leaves_nothing_but_what_is_pending() {
+    for server in KINDS.map(Server::new) {
+        let (ours, beat) = begin(&server, HOUR, Duration::from_millis(5)).await;
+        for stream in ["done", "undone"] {
+            server.call(&["XADD", stream, "1-0", "n", "1"]);
+            server.call(&["XGROUP", "CREATE", stream, "g", "0"]);
+            server.call(&["XREADGROUP", "GROUP", "g", &ours.consumer, "STREAMS", stream, ">"]);
+        }
+        server.call(&["XACK", "done", "g", "1-0"]);
+        server.call(&["HSET", &format!("moontide:receipts:{}", ours.process), "g/1", "1"]);
+        let read = ["done", "undone", "missing"].map(|stream| (Arc::from(stream), Arc::from("g")));
+        beat.farewell(&read).await.expect("the server answers");
+        let consumers = |stream| server.get::<Vec<redis::Value>>(&["XINFO", "CONSUMERS", stream, "g"]).len();
+        assert_eq!((consumers("done"), consumers("undone")), (0, 1));
+        let pending: (i64, redis::Value, redis::Value, redis::Value) = server.get(&["XPENDING", "undone", "g"]);
+        assert_eq!(pending.0, 1);
+        // Whatever beat was under way has come before.
+        server.call(&["PING"]);
+        assert!(strings(&server, &["KEYS", "moontide:*"]).is_empty());
+        ours.close();
+    }
+}
