@@ -119,6 +119,11 @@ pub(super) fn millis(duration: Duration) -> u64 {
     duration.as_millis().min(MILLIS_MAX) as u64
 }
 
+/// The same for a key that is gone when `duration` is over: the server removes it after its last millisecond.
+pub(super) fn lifetime(duration: Duration) -> u64 {
+    millis(duration).saturating_sub(1).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use redis::{Cmd, Value};
 use sha1_smol::Sha1;
 
-use super::args::{Args, millis};
+use super::args::{Args, lifetime, millis};
 use super::fault::Fault;
 use super::held::{self, Held};
 use super::reply::{self, parse_id};
@@ -135,7 +135,7 @@ impl Settler<'_> {
         };
         args.push(self.store.keys.record(&record.key));
         args.push(first.delivery.token());
-        args.int(millis(record.window).max(1));
+        args.int(lifetime(record.window));
         replay(args, &first.delivery);
     }
 
@@ -148,7 +148,7 @@ impl Settler<'_> {
                     args.push("s");
                     args.push(value.bytes());
                     match ttl {
-                        Some(ttl) => args.int(millis(*ttl).max(1)),
+                        Some(ttl) => args.int(lifetime(*ttl)),
                         None => args.push(""),
                     }
                 }
