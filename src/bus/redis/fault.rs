@@ -72,6 +72,7 @@ pub(super) fn of_code(code: &str, detail: &str) -> Fault {
         "NOGROUP" | "UNBLOCKED" => Fault::NoGroup,
         "NOSCRIPT" => Fault::NoScript,
         "REFUSED" => Fault::Refused(detail.to_owned()),
+        "WRONGTYPE" => Fault::Refused(format!("a key holds something else than it should: {text}")),
         "OOM" => Fault::Full(text),
         "MISCONF" => Fault::Full(text),
         "WRONGPASS" | "NOAUTH" | "NOPERM" => Fault::Unusable(text),
