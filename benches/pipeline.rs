@@ -97,7 +97,7 @@ fn whole(script: &str, events: usize) -> f64 {
     let runtime = tokio::runtime::Runtime::new().expect("threads start");
     let took = runtime.block_on(async {
         let config = configuration(folder.path());
-        let backend = moontide::host::open(&config, None).expect("the store opens");
+        let backend = moontide::host::open(&config, None).await.expect("the store opens");
         for from in (0..events).step_by(1000) {
             let emit = |n| Emit { stream: "events:order.placed".to_owned(), event: event(n), delay: None };
             let emits = (from..(from + 1000).min(events)).map(emit).collect();

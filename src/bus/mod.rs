@@ -10,6 +10,7 @@ mod operations;
 mod past;
 pub mod redis;
 pub mod relay;
+mod selection;
 pub mod sqlite;
 
 use std::sync::Arc;

@@ -77,7 +77,7 @@ struct Position {
 
 /// Does what was asked for.
 pub async fn run(command: GroupsCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = open(config)?;
+    let backend = open(config).await?;
     let done = execute(command, &backend).await;
     backend.close().await;
     done

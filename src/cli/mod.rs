@@ -142,22 +142,22 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
 }
 
 /// The store, for a command that looks at it or changes it and ends.
-fn open(config: &Config) -> anyhow::Result<Backend> {
+async fn open(config: &Config) -> anyhow::Result<Backend> {
     if config.bus.url == BusUrl::Memory {
         let message = "memory: lives within the process that runs the handlers, and no other can see it; \
-                       run and ask with --bus sqlite:PATH";
+                       run and ask with --bus sqlite:PATH or redis://HOST";
         return Err(UsageError(message.into()).into());
     }
-    Ok(host::open(config, None)?)
+    Ok(host::open(config, None).await?)
 }
 
 /// [`open`] for a command that has nothing to tell where there is no store yet, and must not make one.
-fn look(config: &Config) -> anyhow::Result<Backend> {
+async fn look(config: &Config) -> anyhow::Result<Backend> {
     if !is_there(config) {
         let cause = "there is no such file; `moontide run` and `emit` make it, --bus names another".into();
         return Err(BusError::Away { store: config.bus.url.to_string(), cause }.into());
     }
-    open(config)
+    open(config).await
 }
 
 fn is_there(config: &Config) -> bool {

@@ -75,7 +75,7 @@ struct Row {
 /// Does what was asked for.
 pub async fn run(command: StateCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let command = checked(command)?;
-    let backend = if let StateCommand::Set { .. } = &command { open(config)? } else { look(config)? };
+    let backend = if let StateCommand::Set { .. } = &command { open(config).await? } else { look(config).await? };
     let done = execute(command, &backend).await;
     backend.close().await;
     done

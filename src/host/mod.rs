@@ -1,8 +1,8 @@
 //! Wires the parts into a running host, and owns the order in which they start and stop.
 //!
-//! The only place that names concrete buses. Start: registry, ports, store, script threads, workers, watch,
-//! HTTP. Stop: the reverse, under one shared deadline; what is unfinished then goes back uncharged.
+//! Start: registry, ports, store (`backend`), script threads, workers, watch, HTTP. Stop: the reverse, under one shared deadline; what is unfinished then goes back uncharged.
 
+mod backend;
 mod doors;
 mod health;
 mod opening;
@@ -12,92 +12,27 @@ mod supervisor;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::sqlite::{self, Place, SqliteStore};
-use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
+use crate::bus::BusError;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BusUrl, Config, Synchronous};
+use crate::config::Config;
 use crate::http::ListenError;
 use crate::metrics::{Counts, Metrics};
 use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
+pub use backend::{Backend, open};
+
+use backend::default_instance;
 use doors::Doors;
 use health::Standing;
 use supervisor::{Supervisor, Tasks, Workers};
-
-/// How often the store trims its history and drops what expired.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// The store, seen from each of its sides.
-#[derive(Clone)]
-pub struct Backend {
-    pub bus: Arc<dyn Bus>,
-    pub intake: Arc<dyn Intake>,
-    pub ledger: Arc<dyn Ledger>,
-    pub dead: Arc<dyn DeadLetters>,
-    pub state: Arc<dyn StateAdmin>,
-    pub overview: Arc<dyn Overview>,
-    pub groups: Arc<dyn Groups>,
-    pub housekeeping: Arc<dyn Housekeeping>,
-    store: Arc<SqliteStore>,
-}
-
-impl Backend {
-    /// Closes the store: what this process still holds goes back uncharged.
-    pub async fn close(&self) {
-        self.store.close().await;
-    }
-}
-
-/// Opens the store that the configuration names; `instance` names this process in it.
-///
-/// # Errors
-/// When the store cannot be opened; the text names the file, the cause and what to do.
-pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
-    let place = match &config.bus.url {
-        BusUrl::SqliteFile(path) => Place::File(path.clone()),
-        BusUrl::Memory => Place::Memory,
-    };
-    let store = SqliteStore::open(sqlite::Options {
-        place,
-        synchronous: match config.sqlite.synchronous {
-            Synchronous::Full => sqlite::Synchronous::Full,
-            Synchronous::Normal => sqlite::Synchronous::Normal,
-        },
-        recovery_time: config.recovery_time,
-        instance: instance.map_or_else(default_instance, str::to_owned),
-        streams: config.streams.clone(),
-        clock: Arc::new(SystemClock),
-        forget_group_after: config.forget_group_after,
-        dead_letters_retain: config.dead_letters_retain,
-        upkeep_every: UPKEEP_EVERY,
-    })?;
-    Ok(Backend {
-        bus: store.clone(),
-        intake: store.clone(),
-        ledger: store.clone(),
-        dead: store.clone(),
-        state: store.clone(),
-        overview: store.clone(),
-        groups: store.clone(),
-        housekeeping: store.clone(),
-        store,
-    })
-}
-
-fn default_instance() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}-{}", if host.is_empty() { "host" } else { host }, std::process::id())
-}
 
 /// What `run` adds to the configuration.
 #[derive(Clone, Debug, Default)]
@@ -173,7 +108,7 @@ impl Host {
         check_only(&start.only, &registry)?;
         let listeners = doors::bind(&config).await?;
         let instance: Arc<str> = start.instance.unwrap_or_else(default_instance).into();
-        let backend = open(&config, Some(&instance))?;
+        let backend = open(&config, Some(&instance)).await?;
         let parts = Parts::new(config, backend, instance, registry.clone())?;
         let (changes, changed) = mpsc::channel(1);
         let (folder, scan) = (parts.config.handlers_dir.clone(), parts.config.scan);

@@ -74,12 +74,12 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(handlers: &[(&str, &str)]) -> Self {
-        Self::configured(handlers, "")
+    async fn new(handlers: &[(&str, &str)]) -> Self {
+        Self::configured(handlers, "").await
     }
 
     /// With `settings` besides the place of the store.
-    fn configured(handlers: &[(&str, &str)], settings: &str) -> Self {
+    async fn configured(handlers: &[(&str, &str)], settings: &str) -> Self {
         let seed = rand::random();
         println!("seed {seed}");
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -87,7 +87,7 @@ impl Rig {
         for (name, script) in handlers {
             std::fs::write(dir.path().join("handlers").join(name).with_extension("luau"), script).expect("a file");
         }
-        let backend = host::open(&config(dir.path(), settings), Some("checker")).expect("the store opens");
+        let backend = host::open(&config(dir.path(), settings), Some("checker")).await.expect("the store opens");
         Self { dir, backend, next: 1, rng: SmallRng::seed_from_u64(seed) }
     }
 
@@ -241,7 +241,7 @@ fn tick(n: u64) -> Emit {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_killed_a_hundred_times() {
-    let mut rig = Rig::new(&[("count", COUNT), ("sink", SINK)]);
+    let mut rig = Rig::new(&[("count", COUNT), ("sink", SINK)]).await;
     for _ in 0..100 {
         rig.feed(25).await;
         let mut worker = rig.start();
@@ -255,7 +255,7 @@ async fn one_process_killed_a_hundred_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_on_one_file_killed_in_turns() {
-    let mut rig = Rig::new(&[("count", COUNT), ("sink", SINK)]);
+    let mut rig = Rig::new(&[("count", COUNT), ("sink", SINK)]).await;
     let mut workers = [rig.start(), rig.start()];
     for round in 0..30 {
         rig.feed(60).await;
@@ -269,7 +269,7 @@ async fn two_processes_on_one_file_killed_in_turns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_kills_its_process_is_given_up_and_its_neighbours_are_not() {
-    let rig = Rig::new(&[("trap", TRAP)]);
+    let rig = Rig::new(&[("trap", TRAP)]).await;
     let events = (0..100).map(|n| event("trap", n, &format!("{{\"n\":{n}}}"))).collect();
     rig.backend.bus.publish(events).await.expect("the store takes events");
     let mut deaths = 0;
@@ -298,7 +298,7 @@ const STOPPED: Duration = Duration::from_secs(15);
 async fn what_a_stopped_process_still_does_when_it_goes_on_is_fenced() {
     let slow = COUNT.replace("local n =", "ctx:sleep('400ms') local n =");
     let settings = "[groups]\nrecovery = \"1s\"\n[sqlite]\nsynchronous = \"normal\"";
-    let mut rig = Rig::configured(&[("count", &slow), ("sink", SINK)], settings);
+    let mut rig = Rig::configured(&[("count", &slow), ("sink", SINK)], settings).await;
     let workers = [rig.start(), rig.start()];
     let fenced = "another process took this event over";
     for round in 0.. {

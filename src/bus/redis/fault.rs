@@ -42,6 +42,18 @@ impl Fault {
     }
 }
 
+impl From<BusError> for Fault {
+    fn from(error: BusError) -> Self {
+        match error {
+            BusError::Away { cause, .. } => Self::Away(cause),
+            BusError::Full { cause, .. } => Self::Full(cause),
+            BusError::Unusable { cause, .. } => Self::Unusable(cause),
+            BusError::Refused(reason) => Self::Refused(reason),
+            BusError::Closed => Self::Closed,
+        }
+    }
+}
+
 /// What an error of the client library means.
 pub(super) fn of(error: &RedisError) -> Fault {
     let text = error.to_string();
@@ -59,6 +71,7 @@ pub(super) fn of_code(code: &str, detail: &str) -> Fault {
     match code {
         "NOGROUP" | "UNBLOCKED" => Fault::NoGroup,
         "NOSCRIPT" => Fault::NoScript,
+        "REFUSED" => Fault::Refused(detail.to_owned()),
         "OOM" => Fault::Full(text),
         "MISCONF" => Fault::Full(text),
         "WRONGPASS" | "NOAUTH" | "NOPERM" => Fault::Unusable(text),

@@ -5,15 +5,29 @@
 //! their own (`bell`); everything else shares one (`link`). The names of all keys are in `keys`.
 
 mod address;
+mod args;
 mod beat;
+mod bell;
+mod dead;
+mod discovery;
+mod door;
 mod due;
+mod entry;
 mod fault;
+mod group;
+mod held;
+mod inbox;
 mod keys;
+mod ledger;
 mod link;
 mod machine;
 mod peers;
 mod procedure;
+mod publish;
+mod reader;
 mod reply;
+mod settle;
+mod state;
 mod store;
 mod takeover;
 
@@ -22,8 +36,16 @@ use std::time::Duration;
 
 pub use address::Address;
 
-use crate::bus::BusError;
+use async_trait::async_trait;
+
+use super::{Bus, BusError, Features, Subscribed, Subscription};
+use crate::event::EntryId;
+use crate::outcome::Emit;
 use crate::streams::Streams;
+use beat::Beat;
+use door::Door;
+use due::Due;
+use inbox::RedisInbox;
 use store::Store;
 
 /// How the bus is opened.
@@ -71,6 +93,8 @@ impl Options {
 /// The bus. Dropping it stops it at once and tidies nothing, as a crash would; [`RedisBus::close`] is the orderly end.
 pub struct RedisBus {
     store: Arc<Store>,
+    beat: Arc<Beat>,
+    due: Arc<Due>,
 }
 
 impl RedisBus {
@@ -80,19 +104,71 @@ impl RedisBus {
     /// [`BusError::Away`] where the server cannot be reached, [`BusError::Unusable`] where it cannot be used as it is.
     pub async fn open(options: Options) -> Result<Arc<Self>, BusError> {
         let store = Arc::new(Store::new(options));
-        store.call(&redis::cmd("PING")).await?;
-        Ok(Arc::new(Self { store }))
+        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told(fault))?;
+        let due = Due::begin(store.clone());
+        store.spawn(bell::listen(store.clone()));
+        store.spawn(ring_deaths(store.clone(), beat.clone()));
+        Ok(Arc::new(Self { store, beat, due }))
     }
 
     /// Ends in order: what this process still holds goes back uncharged.
     pub async fn close(&self) {
+        let mut read = Vec::new();
+        for door in self.store.doors() {
+            let group = &door.subscription.group;
+            self.store.give_back_later(&door);
+            self.store.gone_back(group).await;
+            read.extend(door.sources().into_iter().map(|stream| (stream, group.clone())));
+        }
+        if let Err(fault) = self.beat.farewell(&read).await {
+            let told = self.store.told(fault);
+            tracing::warn!("the others learn of our end only when our heartbeat has stood still: {told}");
+        }
         self.store.close();
+    }
+}
+
+/// Whoever died may have left something to any inbox.
+async fn ring_deaths(store: Arc<Store>, beat: Arc<Beat>) {
+    let mut deaths = beat.deaths();
+    while deaths.changed().await.is_ok() {
+        store.doors().iter().for_each(|door| door.ring_left());
     }
 }
 
 impl Drop for RedisBus {
     fn drop(&mut self) {
         self.store.close();
+    }
+}
+
+#[async_trait]
+impl Bus for RedisBus {
+    fn features(&self) -> Features {
+        Features { one_store: true, marks: true, durable: true, shared: true, history: true }
+    }
+
+    async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
+        publish::publish(&self.store, &self.due, &emits).await
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed, BusError> {
+        let subscription = Arc::new(subscription);
+        self.store.gone_back(&subscription.group).await;
+        let (streams, began) = group::open(&self.store, &subscription).await?;
+        let retry: Arc<str> = self.store.keys.retry(&subscription.group).into();
+        let sources = [retry.clone()].into_iter().chain(streams.into_iter().map(Arc::from)).collect();
+        let door = Arc::new(Door::new(subscription, retry, sources));
+        self.store.add_door(&door);
+        Ok(Subscribed {
+            inbox: Arc::new(RedisInbox {
+                store: self.store.clone(),
+                beat: self.beat.clone(),
+                due: self.due.clone(),
+                door,
+            }),
+            began,
+        })
     }
 }
 

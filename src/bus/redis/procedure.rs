@@ -9,6 +9,30 @@ use sha1_smol::Sha1;
 use super::fault::Fault;
 use super::link::Link;
 
+/// What settle and publish begin with.
+macro_rules! effects {
+    ($($file:literal),*) => {
+        concat!(include_str!("scripts/effects.lua"), $(include_str!($file)),*)
+    };
+}
+
+/// The scripts that are called all the time.
+pub(super) struct Procedures {
+    pub settle: Procedure,
+    pub publish: Procedure,
+    pub look: Procedure,
+}
+
+impl Procedures {
+    pub fn new() -> Self {
+        Self {
+            settle: Procedure::new(effects!("scripts/iso8601.lua", "scripts/number.lua", "scripts/settle.lua")),
+            publish: Procedure::new(effects!("scripts/publish.lua")),
+            look: Procedure::new(include_str!("scripts/look.lua")),
+        }
+    }
+}
+
 /// A script and its hash.
 pub(super) struct Procedure {
     text: &'static str,

@@ -104,7 +104,7 @@ fn reason(text: &str) -> Result<DeathReason, String> {
 
 /// Does what was asked for.
 pub async fn run(command: DeadCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = look(config)?;
+    let backend = look(config).await?;
     let done = execute(command, backend.dead.as_ref()).await;
     backend.close().await;
     done

@@ -1,0 +1,88 @@
+#!lua
+-- What settle and publish share: the arguments, the server's time, and how events are stored, now or later.
+-- An event's arguments: stream, delay in ms or '-', '1' where the stream may be new, count of the rest, names and values.
+local p = ARGV[1]
+local at = 2
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function take()
+  at = at + 1
+  return ARGV[at - 1]
+end
+
+-- Types of keys, as they are by now.
+local kinds = {}
+
+-- Why nothing can be written to `key` as a `kind`; nil: it can.
+local function unfit(key, kind)
+  local found = kinds[key]
+  if not found then
+    found = redis.call('TYPE', key).ok
+    kinds[key] = found
+  end
+  if found ~= 'none' and found ~= kind then
+    return 'key "' .. key .. '" holds a ' .. found .. ', not a ' .. kind .. '; rename one of them'
+  end
+end
+
+local function unfit_target(stream)
+  if string.sub(stream, 1, #p) == p then
+    return 'stream "' .. stream .. '" belongs to the host; emit to another one'
+  end
+  return unfit(stream, 'stream')
+end
+
+-- Why the `count` events at argument `from` cannot be stored, and the argument after them.
+local function check_events(from, count)
+  for _ = 1, count do
+    local why = unfit_target(ARGV[from])
+    if why then return why end
+    from = from + 4 + ARGV[from + 3]
+  end
+  return nil, from
+end
+
+local function ring(what, name)
+  redis.call('XADD', p .. 'bell', 'MAXLEN', '~', 1000, '*', what, name)
+end
+
+-- Keeps the fields from argument `first` to `last` until they are due in `stream`.
+local function park(stream, delay, first, last)
+  local id = redis.call('XADD', p .. 'parked', '*', unpack(ARGV, first, last))
+  redis.call('ZADD', p .. 'due', now + delay, id .. ' ' .. stream)
+  redis.call('HINCRBY', p .. 'delayed', stream, 1)
+end
+
+-- Stores the `count` events at argument `from`, all or none; returns why not, and their ids (false: later).
+local function store_events(from, count)
+  local ids, place = {}, from
+  for i = 1, count do
+    local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
+    ids[i] = false
+    if ARGV[place + 1] == '-' then
+      local id = redis.pcall('XADD', stream, '*', unpack(ARGV, place + 4, last))
+      if type(id) == 'table' then
+        place = from
+        for j = 1, i - 1 do
+          if ids[j] then redis.call('XDEL', ARGV[place], ids[j]) end
+          place = place + 4 + ARGV[place + 3]
+        end
+        return 'stream "' .. stream .. '" takes no entry: ' .. id.err
+      end
+      ids[i] = id
+      kinds[stream] = 'stream'
+    end
+    place = last + 1
+  end
+  place = from
+  for i = 1, count do
+    local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
+    if not ids[i] then park(stream, ARGV[place + 1], place + 4, last) end
+    if ARGV[place + 2] == '1' and redis.call('SADD', p .. 'streams', stream) == 1 then
+      ring('stream', stream)
+    end
+    place = last + 1
+  end
+  return nil, ids
+end

@@ -1,0 +1,286 @@
+-- Settles a batch of runs, each whole or not at all; see `settle.rs` for the arguments and the answers.
+--
+-- Ownership is asked once for the batch. Then each run is checked and written before the next one is looked at, so that
+-- it sees what those before it wrote. Nothing is acknowledged before everything is written, and the answers are kept
+-- under the batch's number: whoever repeats it is answered the same.
+local state, group, me = take(), take(), take()
+local receipts, slot, number = take(), take(), take()
+
+local kept = redis.call('HGET', receipts, slot)
+if kept then
+  local of, answers = string.match(kept, '^(%d+) (.*)$')
+  if of == number then
+    local all = string.match(answers, '^D(%d+)$')
+    if not all then return { now, 1, unpack(cjson.decode(answers)) } end
+    local done = { now, 1 }
+    for i = 1, all do done[i + 2] = 'D' end
+    return done
+  end
+end
+
+-- The streams of the batch, and what of them is ours: entry → times it was delivered.
+local streams = {}
+for i = 1, tonumber(take()) do
+  local stream = { name = take(), in_hand = tonumber(take()), mine = {}, done = {}, freed = false }
+  local first = take()
+  stream.last = take()
+  stream.own = take() == '1'
+  local pending = redis.pcall('XPENDING', stream.name, group, first, stream.last, stream.in_hand, me)
+  if pending.err then
+    if not string.find(pending.err, '^NOGROUP') and not string.find(pending.err, '^WRONGTYPE') then
+      return redis.error_reply(pending.err)
+    end
+    stream.gone = true
+  else
+    for _, entry in ipairs(pending) do stream.mine[entry[1]] = entry[4] end
+    stream.cut = #pending == stream.in_hand
+  end
+  streams[i] = stream
+end
+
+local function owns(stream, entry, times)
+  local found = stream.mine[entry]
+  if found == nil and stream.cut then
+    local single = redis.call('XPENDING', stream.name, group, entry, entry, 1, me)[1]
+    found = single and single[4]
+  end
+  return found == times
+end
+
+local function still(kind, key)
+  local value = redis.call('GET', key)
+  if kind == '-' then
+    at = at + 1
+    return not value
+  elseif kind == '=' then
+    return value == take()
+  end
+  local length, hash = tonumber(take()), take()
+  return value and #value == length and redis.sha1hex(value) == hash
+end
+
+-- A delivery's arguments: stream, entry, times delivered, '1' where it has a mark, the dead letter that it replays or
+-- '', verdict and what belongs to it.
+local function after_delivery(from)
+  local verdict = ARGV[from + 5]
+  if verdict == 'R' then return from + 8 + ARGV[from + 7] end
+  if verdict == 'D' then return from + 7 + ARGV[from + 6] end
+  return from + 6
+end
+
+local function acknowledge(stream, from)
+  local entry = ARGV[from + 1]
+  stream.mine[entry] = false
+  stream.done[#stream.done + 1] = entry
+  if ARGV[from + 3] == '1' then
+    redis.call('HDEL', p .. 'marks:' .. group, stream.name .. '/' .. entry)
+  end
+end
+
+local function forget_letter(letter)
+  if redis.call('XDEL', p .. 'dead', letter) == 1 then
+    redis.call('HINCRBY', p .. 'group:' .. group, 'dead', -1)
+  end
+  redis.call('HDEL', p .. 'dead:replayed', letter)
+end
+
+-- It goes back as it came: nobody's, with the same count, and its mark counts no death.
+local function give_back(stream, from)
+  local entry = ARGV[from + 1]
+  redis.call('XCLAIM', stream.name, group, 'moontide:free', 0, entry, 'RETRYCOUNT', ARGV[from + 2], 'JUSTID')
+  stream.mine[entry] = false
+  stream.freed = true
+  if ARGV[from + 3] == '1' then
+    local marks, field = p .. 'marks:' .. group, stream.name .. '/' .. entry
+    local mark = redis.call('HGET', marks, field)
+    if mark then redis.call('HSET', marks, field, string.match(mark, '^%d+') .. ' 0') end
+  end
+end
+
+-- Applies a verdict; returns the dead letter, if the delivery became one.
+local function finish(from)
+  local stream, replay, verdict = streams[tonumber(ARGV[from])], ARGV[from + 4], ARGV[from + 5]
+  if verdict == 'F' then return give_back(stream, from) end
+  local letter
+  if verdict == 'R' then
+    park(p .. 'retry:' .. group, ARGV[from + 6], from + 8, from + 7 + ARGV[from + 7])
+  elseif verdict == 'D' then
+    local last = from + 6 + ARGV[from + 6]
+    letter = redis.call('XADD', p .. 'dead', '*', 'failed_at', iso8601(now), unpack(ARGV, from + 7, last))
+    redis.call('HINCRBY', p .. 'group:' .. group, 'dead', 1)
+  end
+  if replay ~= '' then
+    if verdict == 'S' then
+      redis.call('HDEL', p .. 'dead:replayed', replay)
+    elseif verdict ~= 'R' then
+      forget_letter(replay)
+    end
+  end
+  acknowledge(stream, from)
+  return letter
+end
+
+local function each_delivery(from, count, act)
+  for _ = 1, count do
+    act(from)
+    from = after_delivery(from)
+  end
+end
+
+-- The run's key is taken: its deliveries are done, its effects are dropped.
+local function taken(by, token, from, count)
+  each_delivery(from, count, function(place)
+    if ARGV[place + 4] ~= '' then redis.call('HDEL', p .. 'dead:replayed', ARGV[place + 4]) end
+    acknowledge(streams[tonumber(ARGV[place])], place)
+  end)
+  by = string.match(by, '^committed (.*)$') or string.match(by, '^dead %S+ (.*)$') or by
+  return by == token and 'A' or 'X' .. by
+end
+
+-- What the writes at argument `from` come to: keys and values in their order, or why they cannot be done.
+local function plan(from, count)
+  local puts, latest = {}, {}
+  for i = 1, count do
+    local key, change, value = ARGV[from], ARGV[from + 1], ARGV[from + 2]
+    local why = unfit(key, 'string')
+    if why then return why end
+    if change == 'a' then
+      local have = latest[key]
+      if have == nil then have = redis.call('GET', key) end
+      local sum
+      sum, why = add(have, tonumber(value))
+      if not sum then return 'add to state key "' .. string.sub(key, #state + 1) .. '": ' .. why end
+      value = sum
+    elseif change == 'd' then
+      value = false
+    end
+    latest[key] = value
+    puts[i] = { key, value, change == 'a' and 'keep' or ARGV[from + 3] }
+    from = from + 4
+  end
+  return nil, puts, from
+end
+
+local function put(puts)
+  for _, write in ipairs(puts) do
+    local key, value, ttl = write[1], write[2], write[3]
+    if not value then
+      redis.call('DEL', key)
+      kinds[key] = 'none'
+    else
+      if ttl == 'keep' then
+        redis.call('SET', key, value, 'KEEPTTL')
+      elseif ttl == '' then
+        redis.call('SET', key, value)
+      else
+        redis.call('SET', key, value, 'PX', ttl)
+      end
+      kinds[key] = 'string'
+    end
+  end
+end
+
+-- Whether the host's own keys can take what the deliveries at argument `from` become.
+local function unfit_own(from, count)
+  local why
+  each_delivery(from, count, function(place)
+    local verdict = ARGV[place + 5]
+    if verdict == 'R' then
+      why = why or unfit(p .. 'parked', 'stream') or unfit(p .. 'due', 'zset') or unfit(p .. 'delayed', 'hash')
+    elseif verdict == 'D' then
+      why = why or unfit(p .. 'dead', 'stream') or unfit(p .. 'group:' .. group, 'hash')
+    end
+  end)
+  return why
+end
+
+local function run()
+  local count = tonumber(take())
+  local deliveries = at
+  local ours, goes_back = true, true
+  for _ = 1, count do
+    local stream = streams[tonumber(ARGV[at])]
+    if stream.gone then return 'R' end
+    ours = ours and owns(stream, ARGV[at + 1], tonumber(ARGV[at + 2]))
+    goes_back = goes_back and ARGV[at + 5] == 'F'
+    at = after_delivery(at)
+  end
+  if not ours then return 'F' end
+
+  local moved
+  for _ = 1, tonumber(take()) do
+    local name, kind = take(), take()
+    if not still(kind, state .. name) and not moved then moved = name end
+  end
+  if moved and not goes_back then return 'C' .. moved end
+
+  local record, token, window, pass = take(), take(), take(), take()
+  local held = false
+  if record ~= '' then
+    held = redis.call('GET', record)
+    if held and not (pass ~= '' and string.match(held, '^dead (%S+)') == pass) then
+      return taken(held, token, deliveries, count)
+    end
+  end
+
+  local events = tonumber(take())
+  local first_event = at
+  local why, next_at = check_events(first_event, events)
+  if why then return 'I' .. why end
+  at = next_at
+  local puts
+  why, puts = plan(at + 1, tonumber(ARGV[at]))
+  why = why or unfit_own(deliveries, count)
+  if why then return 'I' .. why end
+
+  why = store_events(first_event, events)
+  if why then return 'I' .. why end
+  put(puts)
+  local letter
+  each_delivery(deliveries, count, function(place) letter = finish(place) or letter end)
+  if record ~= '' then
+    local value = letter and 'dead ' .. letter .. ' ' .. token or 'committed ' .. token
+    redis.call('SET', record, value, 'PX', window)
+  end
+  return letter and 'D' .. letter or 'D'
+end
+
+-- How many arguments each run has stands at the end.
+local answers, all_done = {}, true
+local runs = tonumber(take())
+for i = 1, runs do
+  local next_run = at + ARGV[#ARGV - runs + i]
+  local fine, answer = pcall(run)
+  if not fine then answer = 'Ithe server script failed: ' .. tostring(answer.err or answer) end
+  answers[i] = answer
+  all_done = all_done and answer == 'D'
+  at = next_run
+end
+
+-- The entry before `id`.
+local function before(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  if seq ~= '0' then return ms .. '-' .. string.format('%.0f', seq - 1) end
+  return string.format('%.0f', ms - 1) .. '-18446744073709551615'
+end
+
+local freed = false
+for _, stream in ipairs(streams) do
+  local done = stream.done
+  for first = 1, #done, 1000 do
+    local last = math.min(first + 999, #done)
+    redis.call('XACK', stream.name, group, unpack(done, first, last))
+    if stream.own then redis.call('XDEL', stream.name, unpack(done, first, last)) end
+  end
+  if #done > 0 and not stream.own then
+    local pending = redis.call('XPENDING', stream.name, group)
+    local mark = pending[1] == 0 and stream.last or before(pending[2])
+    redis.call('HSET', p .. 'group:' .. group, 'mark:' .. stream.name, mark)
+  end
+  freed = freed or stream.freed
+end
+if freed then ring('freed', group) end
+
+redis.call('HSET', receipts, slot, number .. ' ' .. (all_done and 'D' .. #answers or cjson.encode(answers)))
+if tonumber(number) % 1000 == 1 then redis.call('EXPIRE', receipts, 604800) end
+return { now, 0, unpack(answers) }

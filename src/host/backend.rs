@@ -1,0 +1,95 @@
+//! The store, seen from each of its sides: the only place that names concrete buses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::sqlite::{self, Place, SqliteStore};
+use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
+use crate::clock::SystemClock;
+use crate::config::{BusUrl, Config, Synchronous};
+
+/// How often the store trims its history and drops what expired.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// The store, seen from each of its sides.
+#[derive(Clone)]
+pub struct Backend {
+    pub bus: Arc<dyn Bus>,
+    pub intake: Arc<dyn Intake>,
+    pub ledger: Arc<dyn Ledger>,
+    pub dead: Arc<dyn DeadLetters>,
+    pub state: Arc<dyn StateAdmin>,
+    pub overview: Arc<dyn Overview>,
+    pub groups: Arc<dyn Groups>,
+    pub housekeeping: Arc<dyn Housekeeping>,
+    store: Store,
+}
+
+#[derive(Clone)]
+enum Store {
+    Sqlite(Arc<SqliteStore>),
+}
+
+impl Backend {
+    fn of<S>(seen: &Arc<S>, store: Store) -> Self
+    where
+        S: Bus + Intake + Ledger + DeadLetters + StateAdmin + Overview + Groups + Housekeeping + 'static,
+    {
+        Self {
+            bus: seen.clone(),
+            intake: seen.clone(),
+            ledger: seen.clone(),
+            dead: seen.clone(),
+            state: seen.clone(),
+            overview: seen.clone(),
+            groups: seen.clone(),
+            housekeeping: seen.clone(),
+            store,
+        }
+    }
+
+    /// Closes the store: what this process still holds goes back uncharged.
+    pub async fn close(&self) {
+        match &self.store {
+            Store::Sqlite(store) => store.close().await,
+        }
+    }
+}
+
+/// Opens the store that the configuration names; `instance` names this process in it.
+///
+/// # Errors
+/// When the store cannot be opened; the text names the file or the server, the cause and what to do.
+pub async fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
+    let instance = instance.map_or_else(default_instance, str::to_owned);
+    match &config.bus.url {
+        BusUrl::SqliteFile(path) => open_sqlite(Place::File(path.clone()), config, instance),
+        BusUrl::Memory => open_sqlite(Place::Memory, config, instance),
+        BusUrl::Redis(url) => Err(BusError::Refused(format!("{url} is not available in this version"))),
+    }
+}
+
+fn open_sqlite(place: Place, config: &Config, instance: String) -> Result<Backend, BusError> {
+    let store = SqliteStore::open(sqlite::Options {
+        place,
+        synchronous: match config.sqlite.synchronous {
+            Synchronous::Full => sqlite::Synchronous::Full,
+            Synchronous::Normal => sqlite::Synchronous::Normal,
+        },
+        recovery_time: config.recovery_time,
+        instance,
+        streams: config.streams.clone(),
+        clock: Arc::new(SystemClock),
+        forget_group_after: config.forget_group_after,
+        dead_letters_retain: config.dead_letters_retain,
+        upkeep_every: UPKEEP_EVERY,
+    })?;
+    Ok(Backend::of(&store, Store::Sqlite(store.clone())))
+}
+
+/// The name of this process where none was given: host name and process id.
+pub(super) fn default_instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}-{}", if host.is_empty() { "host" } else { host }, std::process::id())
+}
