@@ -1,8 +1,15 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
+mod harness;
 pub mod server;
 
+use harness::RedisHarness;
 use server::{Kind, Server};
+
+use crate::conformance::suite;
+
+suite!(on_redis, crate::redis::RedisHarness::new(crate::redis::Kind::Redis));
+suite!(on_valkey, crate::redis::RedisHarness::new(crate::redis::Kind::Valkey));
 
 #[test]
 fn a_servers_clock_stands_still_until_it_is_moved() {
