@@ -22,6 +22,7 @@ mod run;
 mod sources;
 mod stage;
 mod thread;
+mod turns;
 mod vm;
 mod watchdog;
 
