@@ -7,7 +7,10 @@ mod doors;
 mod health;
 mod opening;
 mod receipt;
+mod setbacks;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +34,7 @@ use crate::watch::{self, Change};
 
 use doors::Doors;
 use health::Standing;
+use setbacks::Setbacks;
 use supervisor::{Supervisor, Tasks, Workers};
 
 /// How often the store trims its history and drops what expired.
@@ -144,6 +148,7 @@ struct Parts {
     /// The metrics of every handler that ever ran; they outlive reloads.
     workers: Workers,
     tasks: Tasks,
+    setbacks: Setbacks,
     stop: CancellationToken,
 }
 
@@ -295,6 +300,7 @@ impl Parts {
             registry: Arc::new(Mutex::new(registry)),
             workers: Workers::default(),
             tasks: Tasks::default(),
+            setbacks: Setbacks::default(),
             stop: CancellationToken::new(),
         })
     }
