@@ -15,6 +15,7 @@ mod load;
 mod lookups;
 mod manifest;
 mod meter;
+mod metered;
 mod natives;
 mod pool;
 mod post;
