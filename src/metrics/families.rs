@@ -116,11 +116,7 @@ impl Metrics {
                 "Versions of handlers that were loaded or refused, and handlers that were removed.",
                 &["handler", "result"],
             ),
-            defects: counter(
-                "moontide_worker_defects_total",
-                "Workers that ended by a defect of the host and were started anew.",
-                &["handler"],
-            ),
+            defects: counter("moontide_worker_defects_total", "Workers that a defect of the host ended.", &["handler"]),
             info: register(
                 &registry,
                 IntGaugeVec::new(
