@@ -21,8 +21,10 @@ pub(super) async fn serve(
     pause: Duration,
 ) {
     let stop = spec.stop.clone();
-    // Stopped meanwhile: the steps that follow end at once.
-    let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+    if !pause.is_zero() {
+        // Stopped meanwhile: the steps that follow end at once.
+        let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
     let inbox = match opened {
         Some(inbox) => Some(inbox),
         None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,
