@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use assert_cmd::Command;
 use rusqlite::Connection;
+
+use crate::cli::Place;
 
 /// What only looks, and a piece of what it says.
 const LOOKS: [(&[&str], &str); 8] = [
@@ -19,29 +20,25 @@ const LOOKS: [(&[&str], &str); 8] = [
 ];
 
 /// A folder with a handler and a store that holds something.
-struct Place(tempfile::TempDir);
+struct Shop(Place);
 
-impl Place {
+impl Shop {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().expect("a temporary folder"));
-        std::fs::create_dir(place.path().join("handlers")).expect("a folder");
-        std::fs::write(place.path().join("handlers/tick.luau"), "return function() end").expect("a file");
-        place.done(&["state", "set", "stock/lamp", "40"]);
-        place
+        let place = Place::new();
+        place.file("handlers/tick.luau", "return function() end");
+        let shop = Self(place);
+        shop.done(&["state", "set", "stock/lamp", "40"]);
+        shop
     }
 
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn store(&self) -> PathBuf {
-        self.path().join("moon? tide.db")
+    /// The store's file, or what lies beside it.
+    fn store(&self, ending: &str) -> PathBuf {
+        self.0.path().join(format!("moon? tide.db{ending}"))
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        let mut command = Command::cargo_bin("moontide").expect("it is built");
-        command.current_dir(self.path()).args(["--bus", "sqlite:moon? tide.db"]).args(args);
-        command.output().expect("it runs")
+        let args: Vec<_> = ["--bus", "sqlite:moon? tide.db"].iter().chain(args).copied().collect();
+        self.0.moontide(&args).output().expect("it runs")
     }
 
     fn done(&self, args: &[&str]) -> String {
@@ -66,47 +63,47 @@ impl Place {
 
     /// Makes it impossible to put SQLite's shared memory beside the store, for root too.
     fn shut(&self) {
-        std::os::unix::fs::symlink("nowhere", self.path().join("moon? tide.db-shm")).expect("a link in its place");
+        std::os::unix::fs::symlink("nowhere", self.store("-shm")).expect("a link in its place");
     }
 }
 
 #[test]
 fn looking_works_where_nothing_can_be_written_and_writing_says_what_to_do() {
-    let place = Place::new();
-    place.shut();
-    let before = std::fs::read(place.store()).expect("it is there");
-    place.looks();
-    place.done(&["backup", "copy.db"]);
-    assert!(std::fs::read(place.store()).expect("it is there") == before, "it was written");
-    let problem = place.store_problem(&["state", "set", "stock/lamp", "41"]);
+    let shop = Shop::new();
+    shop.shut();
+    let before = std::fs::read(shop.store("")).expect("it is there");
+    shop.looks();
+    shop.done(&["backup", "copy.db"]);
+    assert!(std::fs::read(shop.store("")).expect("it is there") == before, "it was written");
+    let problem = shop.store_problem(&["state", "set", "stock/lamp", "41"]);
     assert!(problem.contains("check the path and its permissions"), "{problem}");
 }
 
 #[test]
 fn looking_waits_for_nobody_who_writes() {
-    let place = Place::new();
-    let writer = Connection::open(place.store()).expect("the file opens");
+    let shop = Shop::new();
+    let writer = Connection::open(shop.store("")).expect("the file opens");
     writer.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
-    place.looks();
-    place.done(&["backup", "copy.db"]);
+    shop.looks();
+    shop.done(&["backup", "copy.db"]);
     writer.execute_batch("ROLLBACK").expect("it was open");
 }
 
 #[test]
 fn a_log_that_cannot_be_read_is_not_passed_over() {
-    let (place, copy) = (Place::new(), Place::new());
-    let writer = Connection::open(place.store()).expect("the file opens");
+    let (shop, copy) = (Shop::new(), Shop::new());
+    let writer = Connection::open(shop.store("")).expect("the file opens");
     writer.execute_batch("UPDATE kv SET value = '41'").expect("it is written to the log");
-    for ending in ["", "-wal"] {
-        let name = format!("moon? tide.db{ending}");
-        std::fs::copy(place.path().join(&name), copy.path().join(&name)).expect("it is there");
-    }
+    let take = || {
+        for ending in ["", "-wal"] {
+            std::fs::copy(shop.store(ending), copy.store(ending)).expect("it is there");
+        }
+    };
+    take();
     assert_eq!(copy.done(&["state", "get", "stock/lamp"]).trim(), "41", "that is what the log holds");
-    for ending in ["", "-wal"] {
-        let name = format!("moon? tide.db{ending}");
-        std::fs::copy(place.path().join(&name), copy.path().join(&name)).expect("it is there");
-    }
-    let _ = std::fs::remove_file(copy.path().join("moon? tide.db-shm"));
+    take();
+    // Whoever closed the store last removed it.
+    let _ = std::fs::remove_file(copy.store("-shm"));
     copy.shut();
     let problem = copy.store_problem(&["state", "get", "stock/lamp"]);
     assert!(problem.contains("copy the file and its -wal"), "{problem}");
@@ -114,18 +111,14 @@ fn a_log_that_cannot_be_read_is_not_passed_over() {
 
 #[test]
 fn an_older_store_is_brought_forward_by_whoever_looks_first() {
-    let place = Place::new();
+    let shop = Shop::new();
     let version = |path: &Path| {
         let conn = Connection::open(path).expect("the file opens");
         conn.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).expect("it is readable")
     };
-    let newest = version(&place.store());
+    let newest = version(&shop.store(""));
+    shop.0.file("empty.db", "");
+    shop.0.moontide(&["--bus", "sqlite:empty.db", "status"]).assert().success();
+    assert_eq!(version(&shop.0.path().join("empty.db")), newest);
     assert!(newest > 0);
-    let empty = place.path().join("empty.db");
-    std::fs::write(&empty, "").expect("a file");
-    let mut status = Command::cargo_bin("moontide").expect("it is built");
-    let output =
-        status.current_dir(place.path()).args(["--bus", "sqlite:empty.db", "status"]).output().expect("it runs");
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(version(&empty), newest);
 }
