@@ -31,7 +31,7 @@ pub(super) struct Manners {
 }
 
 /// The runs of a thread, each a future.
-pub(super) struct Turns<F: Future> {
+pub(super) struct Turns<F> {
     seats: Vec<Seat<F>>,
     free: Vec<usize>,
     calls: Arc<Calls>,
@@ -43,7 +43,7 @@ pub(super) struct Turns<F: Future> {
 }
 
 struct Seat<F> {
-    run: Option<Pin<Box<F>>>,
+    run: Option<F>,
     call: Arc<Call>,
     waker: Waker,
     spent: bool,
@@ -78,7 +78,7 @@ impl Wake for Call {
     }
 }
 
-impl<F: Future> Turns<F> {
+impl<F: Future + Unpin> Turns<F> {
     /// No runs; whoever is woken calls by `signal`.
     pub fn new(signal: Arc<Signal>) -> Self {
         let calls = Arc::new(Calls { seats: Mutex::default(), thread: AtomicWaker::new(), signal });
@@ -90,7 +90,7 @@ impl<F: Future> Turns<F> {
     pub fn push(&mut self, run: F) {
         let seat = self.free.pop().unwrap_or_else(|| self.add_seat());
         self.seats[seat].spent = false;
-        self.seats[seat].run = Some(Box::pin(run));
+        self.seats[seat].run = Some(run);
         if !self.seats[seat].call.waits.swap(true, Ordering::AcqRel) {
             self.woken.push_back(seat);
         }
@@ -174,7 +174,7 @@ impl<F: Future> Turns<F> {
         seat.spent = false;
         // A call for a run that has ended meanwhile.
         let Some(run) = &mut seat.run else { return Poll::Pending };
-        let polled = run.as_mut().poll(&mut Context::from_waker(&seat.waker));
+        let polled = Pin::new(run).poll(&mut Context::from_waker(&seat.waker));
         let spent = manners.spent.take();
         if polled.is_ready() {
             seat.run = None;
