@@ -110,7 +110,7 @@ impl Settler<'_> {
             }
             Verdict::Dead { reason, failure } => {
                 let failures = Past::after(delivery, failure, &run.version, self.store.now(), true).failures;
-                let mut fields = dead::fields(&dead::Letter {
+                let fields = dead::fields(&dead::Letter {
                     handler: &self.subscription.handler,
                     group: &self.subscription.group,
                     version: &run.version,
@@ -119,8 +119,6 @@ impl Settler<'_> {
                     failures: &failures,
                     idempotency_key: run.record.as_ref().map(|record| record.text.as_str()),
                 });
-                // The server says when.
-                fields.pop();
                 args.push("D");
                 args.fields(&fields);
             }

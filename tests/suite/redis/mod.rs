@@ -1,8 +1,12 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
+mod harness;
 pub mod server;
 
+use harness::RedisHarness;
 use server::{Kind, Server};
+
+crate::conformance::suite!(redis, crate::redis::RedisHarness::new(crate::redis::Kind::Redis));
 
 #[test]
 fn a_servers_clock_stands_still_until_it_is_moved() {
