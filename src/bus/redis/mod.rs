@@ -22,6 +22,7 @@ mod keys;
 mod ledger;
 mod link;
 mod machine;
+mod operate;
 mod overview;
 mod peers;
 mod procedure;

@@ -1,0 +1,19 @@
+-- Forgets a group; its dead letters stay, without a group. Arguments: prefix, group. Answers 0 where there is none.
+local group = take()
+if redis.call('SISMEMBER', p .. 'groups', group) == 0 then return 0 end
+each_delayed(p .. 'retry:' .. group, function(member, _, id)
+  redis.call('ZREM', p .. 'due', member)
+  redis.call('XDEL', p .. 'parked', id)
+end)
+-- Replays that were on their way are gone.
+for _, letter in ipairs(redis.call('HKEYS', p .. 'dead:replayed')) do
+  local entry = redis.call('XRANGE', p .. 'dead', letter, letter)[1]
+  local whose
+  for i = 1, entry and #entry[2] or 0, 2 do
+    if entry[2][i] == 'group' then whose = entry[2][i + 1] end
+  end
+  if not entry or whose == group then redis.call('HDEL', p .. 'dead:replayed', letter) end
+end
+letters_go(group, '')
+remove(group)
+return 1
