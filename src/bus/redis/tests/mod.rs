@@ -2,6 +2,7 @@
 
 mod beat;
 mod due;
+mod link;
 mod takeover;
 
 use std::sync::Arc;
