@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::rc::Rc;
 
-use mlua::{Function, Lua, Value};
+use mlua::{Function, Lua, MultiValue, Value};
 
 use super::Sources;
 use super::api::{Home, describe};
@@ -73,6 +73,21 @@ pub(super) fn handler(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Function> {
     })
 }
 
+/// Calls the top level of a file. What it throws is text in the end, a table too.
+pub(super) fn guarded(home: &Home, chunk: &Function) -> mlua::Result<MultiValue> {
+    let Some(load) = home.load.get() else { return Err(mlua::Error::runtime("the prelude did not run")) };
+    let (ok, mut values) = load.call::<(bool, MultiValue)>(chunk)?;
+    if ok {
+        return Ok(values);
+    }
+    let fault = home.meter.current().and_then(|run| run.fault.take());
+    Err(match (values.pop_front(), fault) {
+        (_, Some(fault)) => mlua::Error::RuntimeError(line_text(&fault)),
+        (Some(value), None) if is_memory_value(&value) => mlua::Error::MemoryError("not enough memory".to_owned()),
+        (value, None) => mlua::Error::RuntimeError(format!("{} was thrown", describe(&value.unwrap_or(Value::Nil)))),
+    })
+}
+
 /// What `pcall` hands to the script for an error that is no text of its own: memory errors end the run, errors of the host
 /// become text.
 pub(super) fn caught(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Function> {
@@ -125,7 +140,9 @@ fn value_text(lua: &Lua, home: &Home, value: &Value) -> String {
 /// An error that came as text: `file:line: message`, where the file is one of ours.
 pub(super) fn from_text(sources: &Sources, kind: FailureKind, text: &str) -> Failure {
     let Some((file, line, message)) = placed(sources, text) else { return Failure::new(kind, text) };
-    let mut failure = match sources.line(file, line).and_then(|source| hint(message, source)) {
+    let hint = sources.line(file, line).and_then(|source| hint(message, source));
+    // An error of a module comes by here once more on its way through the file that requires it.
+    let mut failure = match hint.filter(|hint| !message.contains(hint)) {
         Some(hint) => Failure::new(kind, format!("{message} ({hint})")),
         None => Failure::new(kind, message),
     };

@@ -3,7 +3,7 @@
 //! Owns which globals scripts have. A VM belongs to one thread and one version of one
 //! handler; nothing of a run stays in it but what the script keeps in its own top-level locals.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -204,6 +204,7 @@ fn home(lua: &Lua, opening: &Opening<'_>) -> mlua::Result<Rc<Home>> {
         meter: opening.meter.clone(),
         bucket: RefCell::new(Bucket::full()),
         modules: RefCell::default(),
+        load: OnceCell::new(),
     }))
 }
 
@@ -229,6 +230,7 @@ fn install(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Entries> {
         globals.raw_set(name, value)?;
     }
     lua.sandbox(true)?;
+    home.load.set(entries.raw_get("load")?).map_err(|_| mlua::Error::runtime("the prelude ran twice"))?;
     Ok(Entries { run: entries.raw_get("run")?, key: entries.raw_get("key")?, seal: entries.raw_get("seal")? })
 }
 
@@ -245,7 +247,7 @@ fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>) -> Result<Value, Fai
     // Compiling has a budget of its own.
     let returned = compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| {
         let _slice = opening.meter.enter(&run);
-        chunk.call::<Value>(())
+        fault::guarded(home, &chunk).map(|mut values| values.pop_front().unwrap_or(Value::Nil))
     });
     if run.is_out_of_memory() || returned.as_ref().is_err_and(fault::is_memory) {
         return Err(out_of_memory(opening.limits));

@@ -18,7 +18,7 @@ mod time;
 mod uuid;
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -50,6 +50,8 @@ pub(super) struct Home {
     pub meter: Rc<Meter>,
     pub bucket: RefCell<Bucket>,
     pub modules: RefCell<require::Modules>,
+    /// The prelude's call of a file's top level.
+    pub load: OnceCell<Function>,
 }
 
 impl Home {

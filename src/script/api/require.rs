@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mlua::{Function, Lua, MultiValue, Value};
+use mlua::{Function, Lua, Value};
 
 use super::args::text;
 use super::{Home, Problem, function};
 use crate::script::compile;
+use crate::script::fault;
 use crate::script::run::Phase;
 
 const REQUIRE: &str = "require";
@@ -65,7 +66,7 @@ fn run_module(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
 }
 
 fn returned_by(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
-    let mut returned = compile::chunk(lua, &home.sources, path)?.call::<MultiValue>(())?;
+    let mut returned = fault::guarded(home, &compile::chunk(lua, &home.sources, path)?)?;
     let value = match (returned.len(), returned.pop_front()) {
         (1, Some(value)) if !value.is_nil() => value,
         (count, _) => {
