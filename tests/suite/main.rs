@@ -16,6 +16,7 @@ mod kills;
 mod layout;
 mod losses;
 mod malformed;
+mod mounts;
 mod operations;
 mod relay;
 mod reload;

@@ -53,7 +53,12 @@ impl Desk {
 
     /// As [`Desk::new`], with these settings.
     pub async fn with(settings: &str, handlers: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        Self::within(&std::env::temp_dir(), settings, handlers).await
+    }
+
+    /// As [`Desk::with`], in a new folder within `place`.
+    pub async fn within(place: &Path, settings: &str, handlers: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir_in(place).expect("a temporary folder");
         let mut desk = Self { dir, settings: settings.to_owned(), host: None };
         std::fs::create_dir(desk.dir.path().join("handlers")).expect("a folder");
         handlers.iter().for_each(|(name, script)| desk.write(name, script));

@@ -32,6 +32,7 @@ mod span;
 mod state;
 mod store;
 mod takeover;
+mod trouble;
 mod tx;
 mod writer;
 
@@ -239,6 +240,12 @@ impl Bus for SqliteStore {
     }
 
     async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
+        if emits.is_empty()
+            && let Some(error) = self.store.unwritable()
+        {
+            // A transaction without a write would go through.
+            return Err(error);
+        }
         self.store.call(move |tx| due::publish(tx, &emits)).await
     }
 

@@ -1,0 +1,1 @@
+//! The handlers folder where file events do not tell all.
