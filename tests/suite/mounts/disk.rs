@@ -108,7 +108,8 @@ async fn until_ready(address: SocketAddr, status: u16) {
 
 /// Delayed work that falls due all the time for a while.
 fn falling_due() -> Vec<Emit> {
-    let due = |n: u64| Emit { delay: Some(Duration::from_millis(50 * n)), ..event("later", n, &format!("{{\"of\":{n}}}")) };
+    let due =
+        |n: u64| Emit { delay: Some(Duration::from_millis(50 * n)), ..event("later", n, &format!("{{\"of\":{n}}}")) };
     (0..80).map(due).collect()
 }
 

@@ -50,3 +50,8 @@ fn mount(options: &[&str], paths: &[&Path]) {
     let done = Command::new("mount").args(options).args(paths).output().expect("there is mount");
     assert!(done.status.success(), "mount {options:?} {paths:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
+
+fn unmount(path: &Path) {
+    let done = Command::new("umount").arg(path).output().expect("there is umount");
+    assert!(done.status.success(), "umount {}: {}", path.display(), String::from_utf8_lossy(&done.stderr));
+}
