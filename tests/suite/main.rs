@@ -21,6 +21,7 @@ mod operations;
 mod relay;
 mod reload;
 mod scripts;
+mod siege;
 mod sqlite;
 mod stuck;
 mod support;

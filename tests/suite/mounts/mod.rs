@@ -9,6 +9,8 @@ mod folder;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::run_alone;
+
 /// The folder that is the inner test's own; its presence says that it runs inside.
 const PLACE: &str = "TEST_MOUNT_PLACE";
 
@@ -23,17 +25,9 @@ exit 1
 /// Runs the ignored test `name` where it may mount.
 fn run_inside(name: &str) {
     let place = tempfile::tempdir().expect("a temporary folder");
-    let this = std::env::current_exe().expect("the test binary knows its path");
-    let run = Command::new("sh")
-        .args(["-c", UNSHARE, "sh"])
-        .arg(this)
-        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads", "1"])
-        .env(PLACE, place.path())
-        .output()
-        .expect("there is a shell");
-    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success(), "{name} failed inside:\n{out}\n{err}");
-    assert!(out.contains("1 passed"), "{name} is no test:\n{out}");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", UNSHARE, "sh"]).env(PLACE, place.path());
+    run_alone(Some(shell), name);
 }
 
 /// The inner test's folder.
