@@ -65,6 +65,9 @@ impl Standing {
         if self.supervisor.is_finished() && !self.parts.stop.is_cancelled() {
             problems.push("nobody looks after the workers any more".to_owned());
         }
+        if self.parts.backend.is_closed() && !self.parts.stop.is_cancelled() {
+            problems.push("nobody writes to the store any more; start this process again".to_owned());
+        }
         let tasks = self.parts.tasks.lock();
         let dead = tasks.iter().filter(|(_, task)| task.is_finished()).map(|(name, _)| name);
         problems.extend(dead.map(|name| format!("the worker of {name} is dead")));

@@ -200,6 +200,11 @@ impl SqliteStore {
         self.stop();
     }
 
+    /// Whether nothing can be written any more: it was closed, or its writer ended by a defect.
+    pub fn is_closed(&self) -> bool {
+        self.store.is_stopped()
+    }
+
     fn stop_doorbell(&self) {
         self.stop.lock().take();
         self.join(&self.doorbell);

@@ -1,6 +1,7 @@
 //! Hot reload under load: whatever way a file is saved, no event is lost, none has its effects twice, and none runs on half
 //! a file.
 
+mod delay;
 mod flood;
 pub mod load;
 mod saves;
