@@ -136,6 +136,11 @@ fn commands_that_only_look_make_no_store_and_say_where_they_looked() {
         &["state", "get", "k"],
         &["state", "list"],
         &["state", "delete", "k"],
+        &["groups", "list"],
+        &["groups", "move", "a", "b"],
+        &["groups", "forget", "a", "--yes"],
+        &["backup", "copy.db"],
+        &["status"],
     ] {
         place.moontide(args).assert().code(3).stdout(is_empty()).stderr(contains(away));
     }

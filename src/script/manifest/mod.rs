@@ -121,14 +121,23 @@ fn types(value: &Value) -> Result<Vec<TypePattern>, String> {
 
 fn group(value: &Value) -> Result<String, String> {
     let group = text(value)?;
+    check_group(&group)?;
+    Ok(group)
+}
+
+/// Whether a group can be called so.
+///
+/// # Errors
+/// What was expected, and what it is.
+pub fn check_group(group: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
     if group.is_empty() || group.len() > GROUP_BYTES_MAX || !group.chars().all(fits) {
-        let got = beginning(&group);
+        let got = beginning(group);
         return Err(format!("expected 1 to {GROUP_BYTES_MAX} letters, digits and . _ - / :, got {got}"));
     }
     match group.split('/').find(|part| matches!(*part, "" | "." | "..")) {
         Some(part) => Err(format!("expected a name whose parts are names, got {group:?}, of which one is {part:?}")),
-        None => Ok(group),
+        None => Ok(()),
     }
 }
 
