@@ -2,10 +2,13 @@
 //!
 //! Owns what makes a program and its version. Reports all problems of a file at once, each with its place.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::api::Bucket;
 use super::meter::Meter;
 use super::vm::{Opening, Vm};
 use super::{LoadError, LoadOptions, Program, Sources, fault, manifest};
@@ -34,6 +37,7 @@ pub fn load(file: &str, sources: &Arc<Sources>, options: &LoadOptions) -> Result
         limits: &options.limits,
         clock: Arc::new(SystemClock),
         meter: Meter::unwatched(),
+        bucket: Rc::new(RefCell::new(Bucket::full())),
     };
     let vm = Vm::open(opening).map_err(|failure| refused(vec![place(file, fault::line_text(&failure))]))?;
     let manifest = manifest::read(&name, &vm.returned, options);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mlua::Function;
 
+use super::api::Bucket;
 use super::lookups::Lookups;
 use super::meter::Meter;
 use super::run::{Ruin, Run};
@@ -42,6 +43,8 @@ pub(super) struct Stage {
     pub meter: Rc<Meter>,
     /// By handler; an older version's VM is replaced, and goes when its last run ends.
     warm: RefCell<HashMap<Arc<str>, Rc<Warm>>>,
+    /// What each handler may log, whichever VM it is in.
+    buckets: RefCell<HashMap<Arc<str>, Rc<RefCell<Bucket>>>>,
     live: RefCell<HashMap<u64, Rc<Run>>>,
     last_number: Cell<u64>,
 }
@@ -53,6 +56,7 @@ impl Stage {
             services,
             meter,
             warm: RefCell::default(),
+            buckets: RefCell::default(),
             live: RefCell::default(),
             last_number: Cell::default(),
         })
@@ -86,10 +90,16 @@ impl Stage {
 
     fn open(&self, program: &Arc<Program>) -> Result<Rc<Warm>, Failure> {
         let (instance, clock) = (self.services.instance.clone(), self.services.clock.clone());
-        let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone()))?;
+        let bucket = self.bucket(&program.name);
+        let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone(), bucket))?;
         let (handle, key) = vm.handle()?;
         let (number, used) = (self.number(), Cell::new(Instant::now()));
         Ok(Rc::new(Warm { vm, number, program: program.clone(), handle, key, used, clean: Cell::new(false) }))
+    }
+
+    fn bucket(&self, handler: &Arc<str>) -> Rc<RefCell<Bucket>> {
+        let mut buckets = self.buckets.borrow_mut();
+        buckets.entry(handler.clone()).or_insert_with(|| Rc::new(RefCell::new(Bucket::full()))).clone()
     }
 
     /// Takes `run` in; it is known until the returned number is given to [`Stage::leave`].
@@ -143,6 +153,7 @@ impl Stage {
     /// Drops VMs that nothing ran in for a while, and collects the garbage of those that may be next.
     pub fn drop_idle(&self) {
         self.warm.borrow_mut().retain(|_, warm| Rc::strong_count(warm) > 1 || warm.used.get().elapsed() < IDLE_AFTER);
+        self.buckets.borrow_mut().retain(|_, bucket| Rc::strong_count(bucket) > 1 || bucket.borrow().counts());
         let warm = self.warm.borrow();
         let resting =
             warm.values().filter(|warm| Rc::strong_count(warm) == 1 && warm.used.get().elapsed() > REST_AFTER);

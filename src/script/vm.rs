@@ -68,6 +68,8 @@ pub(super) struct Opening<'a> {
     pub limits: &'a Limits,
     pub clock: Arc<dyn Clock>,
     pub meter: Rc<Meter>,
+    /// What may be logged; it outlives VMs, so that a script that loses its own gets no fresh one.
+    pub bucket: Rc<RefCell<Bucket>>,
 }
 
 /// A VM whose file was run: what it returned, and what it takes to run it.
@@ -162,7 +164,13 @@ fn changed() -> Failure {
 
 impl<'a> Opening<'a> {
     /// How `program` is opened on a script thread.
-    pub fn of(program: &'a Program, instance: Arc<str>, clock: Arc<dyn Clock>, meter: Rc<Meter>) -> Self {
+    pub fn of(
+        program: &'a Program,
+        instance: Arc<str>,
+        clock: Arc<dyn Clock>,
+        meter: Rc<Meter>,
+        bucket: Rc<RefCell<Bucket>>,
+    ) -> Self {
         Self {
             name: program.name.clone(),
             version: program.version.clone(),
@@ -173,6 +181,7 @@ impl<'a> Opening<'a> {
             limits: &program.manifest.limits,
             clock,
             meter,
+            bucket,
         }
     }
 }
@@ -202,7 +211,7 @@ fn home(lua: &Lua, opening: &Opening<'_>) -> mlua::Result<Rc<Home>> {
         sources: opening.sources.clone(),
         codec: Codec::install(lua)?,
         meter: opening.meter.clone(),
-        bucket: RefCell::new(Bucket::full()),
+        bucket: opening.bucket.clone(),
         modules: RefCell::default(),
         load: OnceCell::new(),
     }))

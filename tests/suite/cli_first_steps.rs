@@ -109,6 +109,30 @@ fn nothing_that_users_write_can_forge_a_line_of_the_log() {
 }
 
 #[test]
+fn a_script_that_loses_its_vm_again_and_again_floods_no_log() {
+    let place = Place::new();
+    let script = "return { on = 'a', retry = { attempts = 1 }, handle = function(event, ctx)\n\
+                  for n = 1, 3000 do log.info('flood') end string.rep('x', 1e9) end }\n";
+    place.file("handlers/a.luau", script);
+    place.file("moontide.toml", "[run]\nthreads = 1\n");
+    let began = Instant::now();
+    let _running = Running::in_place(&place);
+    until_state(&place, "live");
+    let events: String = (0..20).map(|n| format!("{{\"type\": \"a\", \"data\": {n}}}\n")).collect();
+    place.file("events", &events);
+    place.moontide(&["emit", "--file", "events"]).assert().success();
+    let mut log = log_until(&place, "given up");
+    while log.matches("given up").count() < 20 {
+        assert!(began.elapsed() < PATIENCE, "not all are given up");
+        std::thread::sleep(Duration::from_millis(20));
+        log = log_until(&place, "given up");
+    }
+    // A thousand at once, and two hundred a second.
+    let (lines, seconds) = (log.matches("INFO flood").count(), began.elapsed().as_secs() as usize + 1);
+    assert!(lines >= 1000 && lines <= 1000 + 200 * seconds, "{lines} lines in {seconds} s");
+}
+
+#[test]
 fn an_event_whose_effects_the_store_refuses_is_one_line_of_the_log() {
     let place = Place::new();
     place.file("handlers/a.luau", "return function(event, ctx) ctx.kv:add('n', 1) end\n");

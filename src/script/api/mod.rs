@@ -48,7 +48,7 @@ pub(super) struct Home {
     pub sources: Arc<Sources>,
     pub codec: Codec,
     pub meter: Rc<Meter>,
-    pub bucket: RefCell<Bucket>,
+    pub bucket: Rc<RefCell<Bucket>>,
     pub modules: RefCell<require::Modules>,
     /// The prelude's call of a file's top level.
     pub load: OnceCell<Function>,
@@ -224,6 +224,7 @@ mod tests {
             limits: &Limits::default(),
             clock: Arc::new(SystemClock),
             meter: meter.clone(),
+            bucket: Rc::new(RefCell::new(Bucket::full())),
         };
         let vm = Vm::open(opening).expect("the file loads");
         let boom = action(&vm.lua, &vm.home, |_, _, ()| panic!("on purpose")).expect("a function can be made");

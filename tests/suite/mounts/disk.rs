@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use moontide::bus::sqlite::{Options, Place, SqliteStore};
+use moontide::bus::{Bus, BusError, Overview};
 use moontide::outcome::Emit;
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -15,7 +17,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
-use super::{mount_disk, place, run_inside};
+use super::{mount, mount_disk, place, run_inside};
 use crate::http::client::{get, post};
 use crate::support::{Desk, PATIENCE, event};
 
@@ -119,6 +121,30 @@ async fn check_each_once(desk: &Desk, prefix: &str, mut expected: Vec<String>) {
     let keys: Vec<String> = entries.into_iter().map(|entry| entry.key.replacen(prefix, "", 1)).collect();
     expected.sort();
     assert_eq!(keys, expected, "{prefix}");
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_named_and_nothing_is_started_on_it() {
+    run_inside("mounts::disk::read_only");
+}
+
+#[tokio::test]
+#[ignore = "run by the test before it, where it may mount"]
+async fn read_only() {
+    mount_disk(&place(), 8);
+    let open = || SqliteStore::open(Options::at(Place::File(place().join("moontide.db"))));
+    let store = open().expect("a new file is made");
+    store.publish(vec![event("order.a", 1, "{}")]).await.expect("the store takes events");
+    store.close().await;
+    drop(store);
+    mount(&["-o", "remount,ro"], &[&place()]);
+    let Err(error @ BusError::Unusable { .. }) = open() else { panic!("it cannot be written") };
+    let text = error.to_string();
+    assert!(text.contains("moontide.db") && text.contains("check the path and its permissions"), "{text}");
+    mount(&["-o", "remount,rw"], &[&place()]);
+    let store = open().expect("it can be written again");
+    let entries = store.history("events:order.a", None, 9).await.expect("history is readable");
+    assert_eq!(entries.len(), 1, "what was stored is there");
 }
 
 #[test]
