@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{FAILED, UsageError, look, output};
+use super::{FAILED, UsageError, look, open_existing, output};
 use crate::bus::GroupDetail;
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -76,7 +76,10 @@ struct Position {
 
 /// Does what was asked for.
 pub async fn run(command: GroupsCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = look(config)?;
+    let backend = match &command {
+        GroupsCommand::List { .. } => look(config)?,
+        GroupsCommand::Move { .. } | GroupsCommand::Forget { .. } => open_existing(config)?,
+    };
     let done = execute(command, &backend).await;
     backend.close().await;
     done

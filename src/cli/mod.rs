@@ -142,23 +142,40 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
     }
 }
 
-/// The store, for a command that looks at it or changes it and ends.
+/// The store, for a command that changes it and ends.
 fn open(config: &Config) -> anyhow::Result<Backend> {
-    if config.bus.url == BusUrl::Memory {
-        let message = "memory: lives within the process that runs the handlers, and no other can see it; \
-                       run and ask with --bus sqlite:PATH";
-        return Err(UsageError(message.into()).into());
-    }
+    refuse_memory(config)?;
     Ok(host::open(config, None)?)
 }
 
-/// [`open`] for a command that has nothing to tell where there is no store yet, and must not make one.
-fn look(config: &Config) -> anyhow::Result<Backend> {
-    if !is_there(config) {
-        let cause = "there is no such file; `moontide run` and `emit` make it, --bus names another".into();
-        return Err(BusError::Away { store: config.bus.url.to_string(), cause }.into());
-    }
+/// [`open`] for a command that has nothing to change where there is no store yet, and must not make one.
+fn open_existing(config: &Config) -> anyhow::Result<Backend> {
+    refuse_missing(config)?;
     open(config)
+}
+
+/// The store for a command that only looks at it: nothing is written.
+fn look(config: &Config) -> anyhow::Result<Backend> {
+    refuse_memory(config)?;
+    refuse_missing(config)?;
+    Ok(host::look(config)?)
+}
+
+fn refuse_memory(config: &Config) -> Result<(), UsageError> {
+    if config.bus.url != BusUrl::Memory {
+        return Ok(());
+    }
+    let message = "memory: lives within the process that runs the handlers, and no other can see it; \
+                   run and ask with --bus sqlite:PATH";
+    Err(UsageError(message.into()))
+}
+
+fn refuse_missing(config: &Config) -> Result<(), BusError> {
+    if is_there(config) {
+        return Ok(());
+    }
+    let cause = "there is no such file; `moontide run` and `emit` make it, --bus names another".into();
+    Err(BusError::Away { store: config.bus.url.to_string(), cause })
 }
 
 fn is_there(config: &Config) -> bool {

@@ -7,7 +7,10 @@ mod doors;
 mod health;
 mod opening;
 mod receipt;
+mod setbacks;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +34,7 @@ use crate::watch::{self, Change};
 
 use doors::Doors;
 use health::Standing;
+use setbacks::Setbacks;
 use supervisor::{Supervisor, Tasks, Workers};
 
 /// How often the store trims its history and drops what expired.
@@ -51,6 +55,20 @@ pub struct Backend {
 }
 
 impl Backend {
+    fn over(store: Arc<SqliteStore>) -> Self {
+        Self {
+            bus: store.clone(),
+            intake: store.clone(),
+            ledger: store.clone(),
+            dead: store.clone(),
+            state: store.clone(),
+            overview: store.clone(),
+            groups: store.clone(),
+            housekeeping: store.clone(),
+            store,
+        }
+    }
+
     /// Whether nothing can be stored in this process any more; only a new process helps.
     pub fn is_closed(&self) -> bool {
         self.store.is_closed()
@@ -67,11 +85,23 @@ impl Backend {
 /// # Errors
 /// When the store cannot be opened; the text names the file, the cause and what to do.
 pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
+    SqliteStore::open(store_options(config, instance)).map(Backend::over)
+}
+
+/// Opens the store only to look at it: nothing is written, and what would change it is refused.
+///
+/// # Errors
+/// As [`open`], and where there is no store.
+pub fn look(config: &Config) -> Result<Backend, BusError> {
+    SqliteStore::look(store_options(config, None)).map(Backend::over)
+}
+
+fn store_options(config: &Config, instance: Option<&str>) -> sqlite::Options {
     let place = match &config.bus.url {
         BusUrl::SqliteFile(path) => Place::File(path.clone()),
         BusUrl::Memory => Place::Memory,
     };
-    let store = SqliteStore::open(sqlite::Options {
+    sqlite::Options {
         place,
         synchronous: match config.sqlite.synchronous {
             Synchronous::Full => sqlite::Synchronous::Full,
@@ -84,18 +114,7 @@ pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError
         forget_group_after: config.forget_group_after,
         dead_letters_retain: config.dead_letters_retain,
         upkeep_every: UPKEEP_EVERY,
-    })?;
-    Ok(Backend {
-        bus: store.clone(),
-        intake: store.clone(),
-        ledger: store.clone(),
-        dead: store.clone(),
-        state: store.clone(),
-        overview: store.clone(),
-        groups: store.clone(),
-        housekeeping: store.clone(),
-        store,
-    })
+    }
 }
 
 fn default_instance() -> String {
@@ -149,6 +168,7 @@ struct Parts {
     /// The metrics of every handler that ever ran; they outlive reloads.
     workers: Workers,
     tasks: Tasks,
+    setbacks: Setbacks,
     stop: CancellationToken,
 }
 
@@ -300,6 +320,7 @@ impl Parts {
             registry: Arc::new(Mutex::new(registry)),
             workers: Workers::default(),
             tasks: Tasks::default(),
+            setbacks: Setbacks::default(),
             stop: CancellationToken::new(),
         })
     }

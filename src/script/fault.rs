@@ -12,6 +12,7 @@ use super::Sources;
 use super::api::{Home, describe};
 use super::convert::Bounds;
 use super::hints::hint;
+use super::run::Run;
 use crate::outcome::{Failure, FailureKind, MESSAGE_BYTES_MAX};
 
 /// Longest kept trace in bytes, and its frames.
@@ -73,15 +74,17 @@ pub(super) fn handler(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Function> {
     })
 }
 
-/// Calls the top level of a file. What it throws is text in the end, a table too.
-pub(super) fn guarded(home: &Home, chunk: &Function) -> mlua::Result<MultiValue> {
-    let Some(load) = home.load.get() else { return Err(mlua::Error::runtime("the prelude did not run")) };
-    let (ok, mut values) = load.call::<(bool, MultiValue)>(chunk)?;
+/// The prelude's call of a file's top level; [`unguarded`] says what it came to.
+pub(super) fn guard(home: &Home) -> mlua::Result<&Function> {
+    home.load.get().ok_or_else(|| mlua::Error::runtime("the prelude did not run"))
+}
+
+/// What a guarded top level returned. What it threw is text in the end, a table too.
+pub(super) fn unguarded(run: &Run, (ok, mut values): (bool, MultiValue)) -> mlua::Result<MultiValue> {
     if ok {
         return Ok(values);
     }
-    let fault = home.meter.current().and_then(|run| run.fault.take());
-    Err(match (values.pop_front(), fault) {
+    Err(match (values.pop_front(), run.fault.take()) {
         (_, Some(fault)) => mlua::Error::RuntimeError(line_text(&fault)),
         (Some(value), None) if is_memory_value(&value) => mlua::Error::MemoryError("not enough memory".to_owned()),
         (value, None) => mlua::Error::RuntimeError(format!("{} was thrown", describe(&value.unwrap_or(Value::Nil)))),

@@ -15,6 +15,7 @@ use super::compile;
 use super::convert::Codec;
 use super::fault;
 use super::meter::Meter;
+use super::metered::{Memory, metered};
 use super::natives;
 use super::run::Run;
 use super::{Granted, Limits, Program, Sources};
@@ -79,7 +80,7 @@ pub(super) struct Vm {
     /// What the file returned.
     pub returned: Value,
     pub entries: Entries,
-    memory_max: usize,
+    pub memory: Memory,
     /// Memory in use at which garbage is collected before a run.
     collect_at: Cell<usize>,
 }
@@ -92,19 +93,19 @@ pub(super) struct Entries {
 }
 
 impl Vm {
-    /// Makes a VM and runs the file's top level once, under the limits.
-    pub fn open(opening: Opening<'_>) -> Result<Self, Failure> {
+    /// Makes a VM and runs the file's top level once, under the limits; the top level yields to others as a run does.
+    pub async fn open(opening: Opening<'_>) -> Result<Self, Failure> {
         let unusable = |error: mlua::Error| Failure::new(FailureKind::Host, format!("no VM: {error}"));
         let lua = new_lua().map_err(unusable)?;
         let home = home(&lua, &opening).map_err(unusable)?;
         let entries = install(&lua, &home).map_err(unusable)?;
         let memory_max = lua.used_memory() + opening.limits.memory_bytes + MEMORY_SLACK;
-        lua.set_memory_limit(memory_max).map_err(unusable)?;
+        let memory = Memory::limit(&lua, memory_max).map_err(unusable)?;
         let meter = opening.meter.clone();
         lua.set_interrupt(move |_| meter.check());
-        let returned = top_level(&lua, &home, &opening)?;
+        let returned = top_level(&lua, &home, &opening, &memory).await?;
         seal(&lua, &entries).map_err(unusable)?;
-        Ok(Self { lua, home, returned, entries, memory_max, collect_at: Cell::new(memory_max / 2) })
+        Ok(Self { lua, home, returned, entries, memory, collect_at: Cell::new(memory_max / 2) })
     }
 
     /// What it holds now.
@@ -140,15 +141,9 @@ impl Vm {
     pub fn tidy(&self) {
         if self.lua.used_memory() > self.collect_at.get() {
             self.collect();
-            let midway = self.lua.used_memory().midpoint(self.memory_max);
-            self.collect_at.set(midway.max(self.memory_max / 2));
+            let midway = self.lua.used_memory().midpoint(self.memory.max);
+            self.collect_at.set(midway.max(self.memory.max / 2));
         }
-    }
-
-    /// Whether the memory limit holds.
-    pub fn limit_memory(&self, holds: bool) {
-        // Fails only where the VM has an allocator of its own, and then it would not have been opened.
-        drop(self.lua.set_memory_limit(if holds { self.memory_max } else { 0 }));
     }
 
     /// Collects all garbage. A failure shows itself as a memory error of the run that follows.
@@ -250,20 +245,23 @@ fn seal(lua: &Lua, entries: &Entries) -> mlua::Result<()> {
     entries.seal.call((globals, base))
 }
 
-/// Runs the file; its budget is the processor limit of a run.
-fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>) -> Result<Value, Failure> {
+/// Runs the file; its budget is the processor limit of a run. What it requires runs within calls of the host, where nothing can
+/// yield: there only the budget bounds it.
+async fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>, memory: &Memory) -> Result<Value, Failure> {
     let run = Rc::new(Run::loading(opening.limits.clone()));
     // Compiling has a budget of its own.
-    let returned = compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| {
-        let _slice = opening.meter.enter(&run);
-        fault::guarded(home, &chunk).map(|mut values| values.pop_front().unwrap_or(Value::Nil))
-    });
+    let calls = compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| Ok((fault::guard(home)?, chunk)));
+    let returned = match calls {
+        Ok((guard, chunk)) => metered(&opening.meter, &run, memory, guard.call_async(chunk)).await,
+        Err(error) => Err(error),
+    };
+    let returned = returned.and_then(|called| fault::unguarded(&run, called));
     if run.is_out_of_memory() || returned.as_ref().is_err_and(fault::is_memory) {
         return Err(out_of_memory(opening.limits));
     }
     match (run.take_end(), returned) {
         (Some(Outcome::Failed(failure)), _) => Err(failure),
-        (_, Ok(value)) => Ok(value),
+        (_, Ok(mut values)) => Ok(values.pop_front().unwrap_or(Value::Nil)),
         (_, Err(error)) => Err(fault::from_text(&home.sources, FailureKind::Error, &fault::innermost(&error))),
     }
 }

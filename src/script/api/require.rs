@@ -66,7 +66,11 @@ fn run_module(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
 }
 
 fn returned_by(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
-    let mut returned = fault::guarded(home, &compile::chunk(lua, &home.sources, path)?)?;
+    let chunk = compile::chunk(lua, &home.sources, path)?;
+    let mut returned = match home.meter.current() {
+        Some(run) => fault::unguarded(&run, fault::guard(home)?.call(chunk)?)?,
+        None => chunk.call(())?,
+    };
     let value = match (returned.len(), returned.pop_front()) {
         (1, Some(value)) if !value.is_nil() => value,
         (count, _) => {
