@@ -69,6 +69,11 @@ impl Backend {
         }
     }
 
+    /// Whether nothing can be stored in this process any more; only a new process helps.
+    pub fn is_closed(&self) -> bool {
+        self.store.is_closed()
+    }
+
     /// Closes the store: what this process still holds goes back uncharged.
     pub async fn close(&self) {
         self.store.close().await;
