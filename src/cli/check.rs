@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{FAILED, output};
+use super::{FAILED, output, plain};
 use crate::config::Config;
 use crate::host;
 use crate::registry::{Loaded, Registry};
@@ -106,7 +106,7 @@ fn print(found: &[Checked]) -> anyhow::Result<()> {
     output::table(["HANDLER", "STATUS", "VERSION", "TYPES", "GROUP"], rows)?;
     for checked in found {
         let name = checked.name.as_deref().unwrap_or_default();
-        checked.problems.iter().try_for_each(|problem| output::say(&format!("problem: {problem}")))?;
+        checked.problems.iter().try_for_each(|problem| output::say(&format!("problem: {}", plain::line(problem))))?;
         checked.warnings.iter().try_for_each(|warning| output::say(&format!("warning: {name} {warning}")))?;
     }
     let broken = found.iter().filter(|checked| !checked.problems.is_empty()).count();

@@ -14,6 +14,7 @@ mod handlers;
 mod logging;
 mod new;
 mod output;
+mod plain;
 mod run;
 mod state;
 mod status;

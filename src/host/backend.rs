@@ -50,6 +50,14 @@ impl Backend {
         }
     }
 
+    /// Whether nothing can be stored in this process any more; only a new process helps.
+    pub fn is_closed(&self) -> bool {
+        match &self.store {
+            Store::Sqlite(store) => store.is_closed(),
+            Store::Redis(bus) => bus.is_closed(),
+        }
+    }
+
     /// Closes the store: what this process still holds goes back uncharged.
     pub async fn close(&self) {
         match &self.store {

@@ -276,8 +276,7 @@ fn status_groups_and_backup_show_a_host_at_work() {
         .assert()
         .code(1)
         .stdout(contains("none is alive").and(contains("1 not running")));
-    let moved =
-        "tock goes on where tick stood: 1 streams, 0 events that it had skipped, 1 retries and delayed events, 0 dead";
+    let moved = "tock goes on where tick stood: 1 stream, 0 events that it had skipped, 1 piece of retries and delayed work, 0 dead";
     place.moontide(&["groups", "move", "tick", "tock"]).assert().success().stdout(contains(moved));
     place
         .moontide(&["groups", "forget", "tock"])
@@ -288,6 +287,14 @@ fn status_groups_and_backup_show_a_host_at_work() {
     place.moontide(&["groups", "forget", "tock", "--yes"]).assert().success().stdout(forgotten);
     let copy = ["--bus", "sqlite:copy.db", "groups", "list"];
     place.moontide(&copy).assert().success().stdout(contains("\ntick "));
+}
+
+#[test]
+fn a_group_cannot_be_called_what_no_handler_could_say() {
+    let place = Place::new();
+    for name in ["../x", "a//b", "", "a\nb", "ü", &"n".repeat(201)] {
+        place.moontide(&["groups", "move", "a", name]).assert().code(2).stderr(contains("expected "));
+    }
 }
 
 #[test]

@@ -117,6 +117,11 @@ impl RedisBus {
         Ok(Arc::new(Self { store, beat, due }))
     }
 
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.store.is_closed()
+    }
+
     /// Ends in order: what this process still holds goes back uncharged.
     pub async fn close(&self) {
         let mut read = Vec::new();
