@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use redis::Value;
 
+use super::entry::Fields;
 use super::fault::Fault;
 use crate::event::EntryId;
 
@@ -76,7 +77,7 @@ pub(super) fn pairs(value: Value) -> Result<Vec<(Bytes, Bytes)>, Fault> {
 }
 
 /// One entry of a stream; the fields are missing where the entry was deleted while it was pending.
-pub(super) fn entry(value: Value) -> Result<(EntryId, Option<Vec<(Bytes, Bytes)>>), Fault> {
+pub(super) fn entry(value: Value) -> Result<(EntryId, Option<Fields>), Fault> {
     let mut parts = list(value)?.into_iter();
     let id = entry_id(parts.next().unwrap_or_default())?;
     let fields = match parts.next() {

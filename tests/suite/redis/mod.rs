@@ -6,7 +6,10 @@ pub mod server;
 use harness::RedisHarness;
 use server::{Kind, Server};
 
-crate::conformance::suite!(redis, crate::redis::RedisHarness::new(crate::redis::Kind::Redis));
+use crate::conformance::suite;
+
+suite!(on_redis, crate::redis::RedisHarness::new(crate::redis::Kind::Redis));
+suite!(on_valkey, crate::redis::RedisHarness::new(crate::redis::Kind::Valkey));
 
 #[test]
 fn a_servers_clock_stands_still_until_it_is_moved() {

@@ -106,7 +106,9 @@ async fn only_the_dead_of_our_own_and_what_is_free_are_orphans() {
         assert_eq!(found, [vec![ours(DEAD), ours(FREE)], vec![], vec![]]);
         let taken = takeover::take_over(&store, "s", "g", &found[0], 10).await.expect("the server answers");
         assert_eq!(seen(&taken.entries), [(2, 2, 0), (3, 1, 0)]);
-        let missing = takeover::take_over(&store, "s", "missing", &found[0], 10).await;
+        let found = takeover::orphans(&store, &beat, &read[..1]).await.expect("the server answers");
+        assert_eq!(found, [vec![]], "nothing is left");
+        let missing = takeover::take_over(&store, "s", "missing", &[ours(DEAD)], 10).await;
         assert!(matches!(missing, Err(super::super::fault::Fault::NoGroup)), "{missing:?}");
         store.close();
         living.close();
