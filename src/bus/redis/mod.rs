@@ -36,6 +36,7 @@ mod standing;
 mod state;
 mod store;
 mod takeover;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,8 @@ impl RedisBus {
         let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told(fault))?;
         let due = Due::begin(store.clone());
         store.spawn(bell::listen(store.clone()));
+        store.spawn(upkeep::keep_up(store.clone()));
+        store.spawn(discovery::walk_on(store.clone()));
         store.spawn(ring_deaths(store.clone(), beat.clone()));
         Ok(Arc::new(Self { store, beat, due }))
     }

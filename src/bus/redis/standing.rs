@@ -50,7 +50,9 @@ pub(super) async fn all(store: &Store) -> Result<Vec<Standing>, BusError> {
     let names = members(store, "groups").await?;
     let mut ask = Pipeline::new();
     ask.cmd("HGETALL").arg(store.keys.own("delayed"));
-    names.iter().for_each(|name| drop(ask.cmd("HGETALL").arg(store.keys.group(name))));
+    for name in &names {
+        ask.cmd("HGETALL").arg(store.keys.group(name));
+    }
     let mut answers = send(store, &ask).await?.into_iter();
     let delayed: BTreeMap<String, u64> =
         texts(store, answers.next())?.into_iter().map(|(k, v)| (k, number(&v))).collect();

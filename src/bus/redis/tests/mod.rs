@@ -2,6 +2,7 @@
 
 mod beat;
 mod due;
+mod groups;
 mod takeover;
 
 use std::sync::Arc;
