@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{open, output};
+use super::{look, output};
 use crate::config::Config;
 
 const AFTER_HELP: &str = "\
@@ -25,7 +25,7 @@ pub struct BackupArgs {
 
 /// Writes the copy.
 pub async fn run(args: &BackupArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = open(config).await?;
+    let backend = look(config).await?;
     let copied = backend.housekeeping.backup(&args.file).await;
     backend.close().await;
     copied?;

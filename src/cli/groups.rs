@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{FAILED, UsageError, open, output};
+use super::{FAILED, UsageError, look, open, output};
 use crate::bus::GroupDetail;
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -77,7 +77,10 @@ struct Position {
 
 /// Does what was asked for.
 pub async fn run(command: GroupsCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = open(config).await?;
+    let backend = match &command {
+        GroupsCommand::List { .. } => look(config).await?,
+        GroupsCommand::Move { .. } | GroupsCommand::Forget { .. } => open(config).await?,
+    };
     let done = execute(command, &backend).await;
     backend.close().await;
     done

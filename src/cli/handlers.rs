@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{is_there, open, output};
+use super::{is_there, output};
 use crate::config::Config;
 use crate::host::{self, Backend};
 use crate::registry::{Registry, Row, rows};
@@ -40,7 +40,7 @@ pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCod
 }
 
 async fn ask(registry: &Registry, config: &Config) -> anyhow::Result<Vec<Row>> {
-    let backend = open(config).await?;
+    let backend = super::look(config).await?;
     let rows = look(registry, &backend).await;
     backend.close().await;
     rows

@@ -141,23 +141,40 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
     }
 }
 
-/// The store, for a command that looks at it or changes it and ends.
+/// The store, for a command that changes it and ends.
 async fn open(config: &Config) -> anyhow::Result<Backend> {
-    if config.bus.url == BusUrl::Memory {
-        let message = "memory: lives within the process that runs the handlers, and no other can see it; \
-                       run and ask with --bus sqlite:PATH or redis://HOST";
-        return Err(UsageError(message.into()).into());
-    }
+    refuse_memory(config)?;
     Ok(host::open(config, None).await?)
 }
 
-/// [`open`] for a command that has nothing to tell where there is no store yet, and must not make one.
-async fn look(config: &Config) -> anyhow::Result<Backend> {
-    if !is_there(config) {
-        let cause = "there is no such file; `moontide run` and `emit` make it, --bus names another".into();
-        return Err(BusError::Away { store: config.bus.url.to_string(), cause }.into());
-    }
+/// [`open`] for a command that has nothing to change where there is no store yet, and must not make one.
+async fn open_existing(config: &Config) -> anyhow::Result<Backend> {
+    refuse_missing(config)?;
     open(config).await
+}
+
+/// The store for a command that only looks at it: nothing is written.
+async fn look(config: &Config) -> anyhow::Result<Backend> {
+    refuse_memory(config)?;
+    refuse_missing(config)?;
+    Ok(host::look(config).await?)
+}
+
+fn refuse_memory(config: &Config) -> Result<(), UsageError> {
+    if config.bus.url != BusUrl::Memory {
+        return Ok(());
+    }
+    let message = "memory: lives within the process that runs the handlers, and no other can see it; \
+                   run and ask with --bus sqlite:PATH or redis://HOST";
+    Err(UsageError(message.into()))
+}
+
+fn refuse_missing(config: &Config) -> Result<(), BusError> {
+    if is_there(config) {
+        return Ok(());
+    }
+    let cause = "there is no such file; `moontide run` and `emit` make it, --bus names another".into();
+    Err(BusError::Away { store: config.bus.url.to_string(), cause })
 }
 
 fn is_there(config: &Config) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{FAILED, UsageError, document, look, open, output};
+use super::{FAILED, UsageError, document, look, open, open_existing, output};
 use crate::bus::{StateAdmin, StateEntry};
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -75,7 +75,11 @@ struct Row {
 /// Does what was asked for.
 pub async fn run(command: StateCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let command = checked(command)?;
-    let backend = if let StateCommand::Set { .. } = &command { open(config).await? } else { look(config).await? };
+    let backend = match &command {
+        StateCommand::Get { .. } | StateCommand::List { .. } => look(config).await?,
+        StateCommand::Set { .. } => open(config).await?,
+        StateCommand::Delete { .. } => open_existing(config).await?,
+    };
     let done = execute(command, &backend).await;
     backend.close().await;
     done

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{FAILED, handlers, open, output};
+use super::{FAILED, handlers, output};
 use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::host::{self, Backend};
@@ -59,7 +59,7 @@ struct LastError {
 
 /// Prints the screen.
 pub async fn run(args: &StatusArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = open(config).await?;
+    let backend = super::look(config).await?;
     let status = look(&backend, config).await;
     backend.close().await;
     let status = status?;

@@ -23,11 +23,11 @@ pub struct Backend {
     pub overview: Arc<dyn Overview>,
     pub groups: Arc<dyn Groups>,
     pub housekeeping: Arc<dyn Housekeeping>,
-    store: Store,
+    pub(super) store: Store,
 }
 
 #[derive(Clone)]
-enum Store {
+pub(super) enum Store {
     Sqlite(Arc<SqliteStore>),
     Redis(Arc<RedisBus>),
 }
@@ -64,23 +64,38 @@ impl Backend {
 /// # Errors
 /// When the store cannot be opened; the text names the file or the server, the cause and what to do.
 pub async fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
-    let instance = instance.map_or_else(default_instance, str::to_owned);
     match &config.bus.url {
-        BusUrl::SqliteFile(path) => open_sqlite(Place::File(path.clone()), config, instance),
-        BusUrl::Memory => open_sqlite(Place::Memory, config, instance),
+        BusUrl::SqliteFile(path) => sqlite(SqliteStore::open, Place::File(path.clone()), config, instance),
+        BusUrl::Memory => sqlite(SqliteStore::open, Place::Memory, config, instance),
         BusUrl::Redis(url) => open_redis(url, config, instance).await,
     }
 }
 
-fn open_sqlite(place: Place, config: &Config, instance: String) -> Result<Backend, BusError> {
-    let store = SqliteStore::open(sqlite::Options {
+/// Opens the store only to look at it: nothing is written, and what would change it is refused.
+///
+/// # Errors
+/// As [`open`], and where there is no store.
+pub async fn look(config: &Config) -> Result<Backend, BusError> {
+    match &config.bus.url {
+        BusUrl::SqliteFile(path) => sqlite(SqliteStore::look, Place::File(path.clone()), config, None),
+        BusUrl::Memory | BusUrl::Redis(_) => open(config, None).await,
+    }
+}
+
+fn sqlite(
+    open: fn(sqlite::Options) -> Result<Arc<SqliteStore>, BusError>,
+    place: Place,
+    config: &Config,
+    instance: Option<&str>,
+) -> Result<Backend, BusError> {
+    let store = open(sqlite::Options {
         place,
         synchronous: match config.sqlite.synchronous {
             Synchronous::Full => sqlite::Synchronous::Full,
             Synchronous::Normal => sqlite::Synchronous::Normal,
         },
         recovery_time: config.recovery_time,
-        instance,
+        instance: instance.map_or_else(default_instance, str::to_owned),
         streams: config.streams.clone(),
         clock: Arc::new(SystemClock),
         forget_group_after: config.forget_group_after,
@@ -90,14 +105,14 @@ fn open_sqlite(place: Place, config: &Config, instance: String) -> Result<Backen
     Ok(Backend::of(&store, Store::Sqlite(store.clone())))
 }
 
-async fn open_redis(url: &RedisUrl, config: &Config, instance: String) -> Result<Backend, BusError> {
+async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
     let unusable = |cause| BusError::Unusable { store: url.to_string(), cause };
     let address = Address::parse(url.secret()).map_err(unusable)?;
     let bus = RedisBus::open(redis::Options {
         prefix: config.redis.prefix.clone(),
         state_prefix: config.redis.state_prefix.clone(),
         recovery_time: config.recovery_time,
-        instance,
+        instance: instance.map_or_else(default_instance, str::to_owned),
         streams: config.streams.clone(),
         forget_group_after: config.forget_group_after,
         dead_letters_retain: config.dead_letters_retain,

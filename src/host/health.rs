@@ -1,7 +1,7 @@
 //! How this process stands, for whoever asks over HTTP.
 //!
-//! Ready means progress, or provably nothing to do: the store takes events, every worker is at work, and nothing has waited
-//! for one that does nothing. Asked on demand; what the store says is kept for a moment, so that asking often costs little.
+//! Ready means progress, or provably nothing to do: the store takes events, every worker is at work and stays so, and nothing
+//! has waited for one that does nothing. Asked on demand; what the store says is kept for a moment, so that asking often costs little.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -123,6 +123,9 @@ impl Status for Standing {
         let working = self.working();
         for (name, _) in working.iter().filter(|(_, metrics)| !metrics.is_serving()) {
             problems.push(format!("the group of {name} is not open yet"));
+        }
+        for (name, count) in self.parts.setbacks.red(Instant::now()) {
+            problems.push(format!("the worker of {name} keeps ending by a defect of the host, {count} times in a row"));
         }
         let (takes, groups) = tokio::join!(self.takes_events(), self.groups());
         let connected = takes.is_ok() && groups.is_ok();

@@ -7,7 +7,10 @@ mod doors;
 mod health;
 mod opening;
 mod receipt;
+mod setbacks;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,11 +30,12 @@ use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
-pub use backend::{Backend, open};
+pub use backend::{Backend, look, open};
 
 use backend::default_instance;
 use doors::Doors;
 use health::Standing;
+use setbacks::Setbacks;
 use supervisor::{Supervisor, Tasks, Workers};
 
 /// What `run` adds to the configuration.
@@ -79,6 +83,7 @@ struct Parts {
     /// The metrics of every handler that ever ran; they outlive reloads.
     workers: Workers,
     tasks: Tasks,
+    setbacks: Setbacks,
     stop: CancellationToken,
 }
 
@@ -230,6 +235,7 @@ impl Parts {
             registry: Arc::new(Mutex::new(registry)),
             workers: Workers::default(),
             tasks: Tasks::default(),
+            setbacks: Setbacks::default(),
             stop: CancellationToken::new(),
         })
     }

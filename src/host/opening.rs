@@ -1,6 +1,7 @@
 //! Opens a handler's group and works in it, however long the store takes to be there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -11,9 +12,19 @@ use crate::script::Program;
 use crate::streams::Streams;
 use crate::worker::{self, Spec};
 
-/// Works; where the group could not be opened yet, tries until it can.
-pub(super) async fn serve(bus: Arc<dyn Bus>, streams: Arc<Streams>, opened: Option<Arc<dyn Inbox>>, spec: Spec) {
+/// Works, after a pause; where the group could not be opened yet, tries until it can.
+pub(super) async fn serve(
+    bus: Arc<dyn Bus>,
+    streams: Arc<Streams>,
+    opened: Option<Arc<dyn Inbox>>,
+    spec: Spec,
+    pause: Duration,
+) {
     let stop = spec.stop.clone();
+    if !pause.is_zero() {
+        // Stopped meanwhile: the steps that follow end at once.
+        let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
     let inbox = match opened {
         Some(inbox) => Some(inbox),
         None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,

@@ -1,11 +1,12 @@
 //! Keeps one worker per loaded handler: starts, swaps, stops and restarts them as the registry changes.
 //!
-//! Owns that a group has at most one worker in this process: one that takes over a group waits until the other has ended.
+//! Owns that a group has at most one worker in this process: one that takes over a group waits until the other has ended; and
+//! that a worker which a defect ended comes back after a pause.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
@@ -46,6 +47,8 @@ pub(super) struct Supervisor {
     starting: BTreeMap<String, Arc<Program>>,
     /// Since when the version of each handler serves.
     since: HashMap<String, Millis>,
+    /// How long the next worker of a handler pauses before it begins.
+    pauses: HashMap<String, Duration>,
     tasks: JoinSet<()>,
     names: HashMap<Id, String>,
     reported: Vec<HandlerReport>,
@@ -65,6 +68,7 @@ impl Supervisor {
             running: HashMap::new(),
             starting: BTreeMap::new(),
             since: HashMap::new(),
+            pauses: HashMap::new(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             reported: Vec::new(),
@@ -124,6 +128,8 @@ impl Supervisor {
         for name in gone {
             self.starting.remove(&name);
             self.since.remove(&name);
+            self.pauses.remove(&name);
+            self.parts.setbacks.forget(&name);
             if let Some(running) = self.running.get(&name) {
                 running.stop.cancel();
             }
@@ -214,7 +220,8 @@ impl Supervisor {
             stop: running.stop.clone(),
         };
         let (bus, streams) = (self.parts.backend.bus.clone(), self.parts.config.streams.clone());
-        let task = self.tasks.spawn(serve(bus, streams, opened, spec));
+        let pause = self.pauses.remove(&name).unwrap_or_default();
+        let task = self.tasks.spawn(serve(bus, streams, opened, spec, pause));
         self.names.insert(task.id(), name.clone());
         self.parts.tasks.lock().insert(name.clone(), task);
         self.running.insert(name, running);
@@ -225,14 +232,20 @@ impl Supervisor {
         workers.entry(name.to_owned()).or_insert_with(|| Arc::new(self.parts.metrics.handler(name))).clone()
     }
 
-    /// A worker ended: because it was asked to, or because of a defect, after which it starts anew.
+    /// A worker ended: because it was asked to, or because of a defect, after which it starts anew, if not at once.
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
         let Some(name) = self.names.remove(&id) else { return };
         self.parts.tasks.lock().remove(&name);
         let Some(running) = self.running.remove(&name) else { return };
         if let Err(defect) = &ended {
-            tracing::error!(handler = name, "its worker ended by a defect of the host, starting it anew: {defect}");
+            let pause = self.parts.setbacks.note(&name, Instant::now());
+            self.metrics_of(&name).defect();
+            tracing::error!(
+                handler = name,
+                "its worker ended by a defect of the host, starting it anew in {pause:?}: {defect}"
+            );
+            self.pauses.insert(name.clone(), pause);
         }
         if self.parts.stop.is_cancelled() {
             return;

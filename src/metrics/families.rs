@@ -44,6 +44,7 @@ pub struct Metrics {
     running: IntGaugeVec,
     buffered: IntGaugeVec,
     reloads: IntCounterVec,
+    defects: IntCounterVec,
     pub(super) info: IntGaugeVec,
     pub(super) custom: Arc<CustomFamilies>,
 }
@@ -115,6 +116,7 @@ impl Metrics {
                 "Versions of handlers that were loaded or refused, and handlers that were removed.",
                 &["handler", "result"],
             ),
+            defects: counter("moontide_worker_defects_total", "Workers that a defect of the host ended.", &["handler"]),
             info: register(
                 &registry,
                 IntGaugeVec::new(
@@ -151,6 +153,7 @@ impl Metrics {
             loaded: reload("loaded"),
             refused: reload("refused"),
             removed: reload("removed"),
+            defects: self.defects.with_label_values(&[handler]),
             version: Mutex::default(),
             memory: self.memory.with_label_values(&[handler]),
             attempts: self.attempts.with_label_values(&[handler]),

@@ -49,6 +49,7 @@ pub struct HandlerMetrics {
     loaded: IntCounter,
     refused: IntCounter,
     removed: IntCounter,
+    defects: IntCounter,
     /// What serves, as it is said in [`Metrics`].
     version: Mutex<Option<String>>,
     memory: IntGauge,
@@ -212,6 +213,11 @@ impl HandlerMetrics {
     pub fn removed(&self) {
         self.removed.inc();
         self.serves(None);
+    }
+
+    /// Its worker ended by a defect of the host.
+    pub fn defect(&self) {
+        self.defects.inc();
     }
 
     fn serves(&self, version: Option<&str>) {

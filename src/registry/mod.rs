@@ -6,6 +6,7 @@
 mod folder;
 mod groups;
 mod listing;
+mod loading;
 mod together;
 
 use std::collections::BTreeMap;
@@ -58,14 +59,20 @@ pub fn build(previous: &Registry, sources: Arc<Sources>, skipped: Vec<Skipped>, 
     for path in sources.files.keys().filter(|path| is_handler(path)) {
         files.entry(name_of(path).to_owned()).or_default().push(path.clone());
     }
-    for (name, paths) in files {
-        let before = previous.handlers.get(&name);
-        let loaded = match paths.as_slice() {
-            [path] => load_one(before, path, &sources, &config.options_for(&name)),
-            _ => twice(before, &name, &paths),
-        };
-        registry.handlers.insert(name, loaded);
-    }
+    let load_file = |(name, paths): &(String, Vec<String>)| {
+        let before = previous.handlers.get(name);
+        match paths.as_slice() {
+            [path] => load_one(before, path, &sources, &config.options_for(name)),
+            _ => twice(before, name, paths),
+        }
+    };
+    let (same, new): (Vec<_>, Vec<_>) = files.into_iter().partition(|(name, paths)| {
+        previous.handlers.get(name).is_some_and(|before| is_unchanged(before, paths, &sources))
+    });
+    let loaded = loading::load_all(&new, |(_, paths)| &paths[0], load_file);
+    registry.handlers.extend(new.into_iter().map(|(name, _)| name).zip(loaded));
+    let kept = same.into_iter().filter_map(|(name, _)| Some((name.clone(), previous.handlers.get(&name)?.clone())));
+    registry.handlers.extend(kept);
     keep_unread(previous, &mut registry);
     settle_conflicts(previous, &mut registry, config);
     registry.renamed = renamed(previous, &registry);
@@ -118,14 +125,14 @@ fn renamed(previous: &Registry, registry: &Registry) -> Vec<Renamed> {
     found.collect()
 }
 
+/// Whether the file at the only one of `paths`, and every module it required, are as they were when it was last tried.
+fn is_unchanged(before: &Loaded, paths: &[String], sources: &Sources) -> bool {
+    let same = |(path, hash): &(String, u128)| sources.files.get(path).is_some_and(|now| now.hash == *hash);
+    let file = before.tried.first().map(|(path, _)| path);
+    matches!(paths, [path] if file == Some(path)) && before.tried.iter().all(same)
+}
+
 fn load_one(before: Option<&Loaded>, path: &str, sources: &Arc<Sources>, options: &LoadOptions) -> Loaded {
-    if let Some(before) = before
-        && !before.tried.is_empty()
-        && before.tried.iter().all(|(path, hash)| sources.files.get(path).is_some_and(|now| now.hash == *hash))
-        && before.tried[0].0 == path
-    {
-        return before.clone();
-    }
     match load(path, sources, options) {
         Ok(program) => Loaded { tried: hashes(&program, sources), program: Some(Arc::new(program)), problem: None },
         Err(problem) => Loaded {

@@ -11,6 +11,7 @@ use mlua::{MultiValue, Value};
 
 use super::convert::DecodeError;
 use super::key::{self, KeyError};
+use super::metered::metered;
 use super::run::{Phase, Run, Task};
 use super::stage::{Stage, Warm};
 use super::thread::Work;
@@ -42,7 +43,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
         *record = Some(Record { key, text: text.clone(), window });
         check_record(run, task, key).await?;
     }
-    let warm = enter(stage, work, run)?;
+    let warm = enter(stage, work, run).await?;
     run.phase.set(Phase::Handling);
     let args = arguments(stage, run, &warm, task, event)?;
     let call = warm.vm.run_entry().call_async::<(bool, MultiValue)>((
@@ -61,8 +62,15 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
 }
 
 /// Gets a VM for `run` and puts it in.
-fn enter(stage: &Stage, work: &Work, run: &Run) -> Result<Rc<Warm>, Early> {
-    let warm = stage.vm(&work.piece.program, work.piece.alone).map_err(|failure| Some(Outcome::Failed(failure)))?;
+async fn enter(stage: &Stage, work: &Work, run: &Rc<Run>) -> Result<Rc<Warm>, Early> {
+    let program = &work.piece.program;
+    let warm = match stage.warm(program).filter(|_| !work.piece.alone) {
+        Some(warm) => warm,
+        None => {
+            let made = until_end(run, stage.make(program, work.piece.alone)).await.ok_or(None)?;
+            made.map_err(|failure| Some(Outcome::Failed(failure)))?
+        }
+    };
     run.vm.set(warm.number);
     warm.vm.tidy();
     Ok(warm)
@@ -89,7 +97,7 @@ async fn from_function(
     run: &Rc<Run>,
     event: &Event,
 ) -> Result<Result<String, KeyError>, Early> {
-    let warm = enter(stage, work, run)?;
+    let warm = enter(stage, work, run).await?;
     let (Some(task), Some(function)) = (run.task.as_ref(), warm.key.clone()) else {
         return Err(Some(Outcome::Failed(Failure::new(FailureKind::Error, "idempotency.key is no function any more"))));
     };
@@ -167,44 +175,9 @@ fn decode(run: &Run, warm: &Warm, name: &str, json: Option<&crate::event::Json>)
     })
 }
 
-/// Polls `call` as the current run, until it is done or the run has ended (`None`).
-///
-/// A run that was preempted is polled twice: if it yielded between mlua's poll of a host future and the wait for it,
-/// resuming it only reaches that wait, and a wake-up that came meanwhile would be lost.
+/// Polls `call` as `run`, until it is done or the run has ended (`None`).
 async fn drive<T>(stage: &Stage, run: &Rc<Run>, vm: &Vm, call: impl Future<Output = T>) -> Option<T> {
-    let _limited = Limited(vm);
-    let mut call = pin!(call);
-    // Dropping the call makes the coroutine's stack smaller, which allocates, outside of any protected call: at the memory
-    // limit that would end the process. What is declared last is dropped first.
-    let _unlimited = Unlimited(vm);
-    let metered = poll_fn(move |cx| {
-        let resumed = run.preempted.take();
-        let _slice = stage.meter.enter(run);
-        let polled = call.as_mut().poll(cx);
-        if resumed && polled.is_pending() {
-            cx.waker().wake_by_ref();
-        }
-        polled
-    });
-    until_end(run, metered).await
-}
-
-/// Sets the VM's memory limit again when it is dropped.
-struct Limited<'a>(&'a Vm);
-
-impl Drop for Limited<'_> {
-    fn drop(&mut self) {
-        self.0.limit_memory(true);
-    }
-}
-
-/// Lifts the VM's memory limit when it is dropped.
-struct Unlimited<'a>(&'a Vm);
-
-impl Drop for Unlimited<'_> {
-    fn drop(&mut self) {
-        self.0.limit_memory(false);
-    }
+    until_end(run, metered(&stage.meter, run, &vm.memory, call)).await
 }
 
 /// Waits for `future`, or for the end of the run (`None`): its deadline, or whatever ends it from outside.

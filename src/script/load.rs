@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::meter::Meter;
 use super::vm::{Opening, Vm};
 use super::{LoadError, LoadOptions, Program, Sources, fault, manifest};
 use crate::clock::SystemClock;
+use crate::outcome::{Failure, FailureKind};
 
 /// Hex digits of a version.
 const VERSION_DIGITS: usize = 12;
@@ -35,7 +37,12 @@ pub fn load(file: &str, sources: &Arc<Sources>, options: &LoadOptions) -> Result
         clock: Arc::new(SystemClock),
         meter: Meter::unwatched(),
     };
-    let vm = Vm::open(opening).map_err(|failure| refused(vec![place(file, fault::line_text(&failure))]))?;
+    // Without a watchdog nothing yields.
+    let waits = || Err(Failure::new(FailureKind::Error, "the top level waits for something; only `handle` can"));
+    let vm = Vm::open(opening)
+        .now_or_never()
+        .unwrap_or_else(waits)
+        .map_err(|failure| refused(vec![place(file, fault::line_text(&failure))]))?;
     let manifest = manifest::read(&name, &vm.returned, options);
     let manifest =
         manifest.map_err(|problems| refused(problems.into_iter().map(|text| place(file, text)).collect()))?;

@@ -1,21 +1,27 @@
 //! Who runs on a script thread just now, and whether it may go on.
 //!
 //! Owns the interrupt callback's answer: one relaxed load while nothing is up; every tick of the watchdog the budgets are
-//! looked at and the run yields to its neighbours; a run that has ended errors at every further interrupt, so that loops
-//! of `pcall` end too. Budgets are wall time of the slices in which a run was polled.
+//! looked at, and the run yields to its neighbours if it used up its turn; a run that was preempted before yields as soon as
+//! another one is called. A run that has ended errors at every further interrupt, so that loops of `pcall` end too.
+//! Budgets are wall time of the slices in which a run was polled.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mlua::VmState;
 
 use super::run::Run;
+use super::turns::Manners;
 
 const TICK: u8 = 1;
 const END: u8 = 2;
+const CALL: u8 = 4;
+
+/// The shortest turn: who had less when a tick came goes on until the next, so that no light run is taken for a busy one.
+const TURN_MIN: Duration = Duration::from_micros(500);
 
 /// What a script thread and the watchdog share.
 #[derive(Default)]
@@ -30,6 +36,16 @@ impl Signal {
     pub fn tick(&self) {
         self.bits.fetch_or(TICK, Ordering::Relaxed);
     }
+
+    /// Somebody wants to be polled: a run that has had its share gives way.
+    pub fn call(&self) {
+        self.bits.fetch_or(CALL, Ordering::Relaxed);
+    }
+
+    /// Whoever called until now is about to be seen.
+    pub fn heard(&self) {
+        self.bits.fetch_and(!CALL, Ordering::Relaxed);
+    }
 }
 
 /// The meter of one script thread; its VMs share it.
@@ -38,19 +54,20 @@ pub(super) struct Meter {
     /// False where no watchdog ticks: the clock is read at every interrupt.
     watched: bool,
     slice: RefCell<Option<(Rc<Run>, Instant)>>,
+    pub manners: Manners,
 }
 
 impl Meter {
     /// A meter whose signal is ticked by a watchdog.
     pub fn watched(signal: Arc<Signal>) -> Rc<Self> {
-        Rc::new(Self { signal, watched: true, slice: RefCell::default() })
+        Rc::new(Self { signal, watched: true, slice: RefCell::default(), manners: Manners::default() })
     }
 
     /// A meter on its own: for loading.
     pub fn unwatched() -> Rc<Self> {
         let signal = Arc::new(Signal::default());
         signal.tick();
-        Rc::new(Self { signal, watched: false, slice: RefCell::default() })
+        Rc::new(Self { signal, watched: false, slice: RefCell::default(), manners: Manners::default() })
     }
 
     /// The run that is being polled.
@@ -87,18 +104,21 @@ impl Meter {
     }
 
     fn look(&self) -> mlua::Result<VmState> {
-        if self.watched {
-            self.signal.bits.fetch_and(!TICK, Ordering::Relaxed);
-        }
+        let called = self.watched && self.signal.bits.fetch_and(!(TICK | CALL), Ordering::Relaxed) & CALL != 0;
         let slice = self.slice.borrow();
         let Some((run, since)) = slice.as_ref() else { return Ok(VmState::Continue) };
         run.check_budgets(*since, self.signal.releasing.load(Ordering::Relaxed));
-        if !run.ended() {
-            run.preempted.set(true);
-            return Ok(VmState::Yield);
+        if run.ended() {
+            self.raise_end(true);
+            return Err(mlua::Error::RuntimeError("this run has ended".into()));
         }
-        self.raise_end(true);
-        Err(mlua::Error::RuntimeError("this run has ended".into()))
+        let yields = called && self.manners.gives_way.get() || since.elapsed() >= TURN_MIN;
+        if !self.watched || !yields {
+            return Ok(VmState::Continue);
+        }
+        run.preempted.set(true);
+        self.manners.spent.set(true);
+        Ok(VmState::Yield)
     }
 }
 

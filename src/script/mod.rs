@@ -15,6 +15,7 @@ mod load;
 mod lookups;
 mod manifest;
 mod meter;
+mod metered;
 mod natives;
 mod pool;
 mod post;
@@ -22,6 +23,7 @@ mod run;
 mod sources;
 mod stage;
 mod thread;
+mod turns;
 mod vm;
 mod watchdog;
 

@@ -89,6 +89,8 @@ pub(super) struct Post {
     pub signal: Arc<Signal>,
     /// Deliveries given to the thread and not finished yet.
     pub load: AtomicUsize,
+    /// Runs that used up a turn and wait for another.
+    pub busy: AtomicUsize,
     pieces: Mutex<HashMap<u32, Arc<Piece>>>,
     last_piece: AtomicU32,
     /// Raised when a poll of a run begins and when it ends: odd while one is under way.

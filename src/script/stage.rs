@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mlua::Function;
+use tokio::sync::OnceCell;
 
 use super::lookups::Lookups;
 use super::meter::Meter;
@@ -27,7 +28,6 @@ const REST_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Warm {
     pub vm: Vm,
     pub number: u64,
-    pub program: Arc<Program>,
     pub handle: Function,
     /// The function that makes the idempotency key, where the handler has one.
     pub key: Option<Function>,
@@ -36,12 +36,32 @@ pub(super) struct Warm {
     clean: Cell<bool>,
 }
 
+/// A handler's place for a warm VM; empty until the first run has made one, for which the others wait.
+struct Seat {
+    program: Arc<Program>,
+    vm: Rc<OnceCell<Rc<Warm>>>,
+}
+
+impl Seat {
+    /// The VM, and whether nothing is in it.
+    fn resting(&self) -> Option<&Rc<Warm>> {
+        self.vm.get().filter(|warm| Rc::strong_count(warm) == 1)
+    }
+
+    fn is_idle(&self) -> bool {
+        match self.vm.get() {
+            Some(_) => self.resting().is_some_and(|warm| warm.used.get().elapsed() >= IDLE_AFTER),
+            None => Rc::strong_count(&self.vm) == 1,
+        }
+    }
+}
+
 pub(super) struct Stage {
     pub services: Arc<Services>,
     pub lookups: Rc<Lookups>,
     pub meter: Rc<Meter>,
     /// By handler; an older version's VM is replaced, and goes when its last run ends.
-    warm: RefCell<HashMap<Arc<str>, Rc<Warm>>>,
+    seats: RefCell<HashMap<Arc<str>, Seat>>,
     live: RefCell<HashMap<u64, Rc<Run>>>,
     last_number: Cell<u64>,
 }
@@ -52,7 +72,7 @@ impl Stage {
             lookups: Lookups::new(services.ledger.clone()),
             services,
             meter,
-            warm: RefCell::default(),
+            seats: RefCell::default(),
             live: RefCell::default(),
             last_number: Cell::default(),
         })
@@ -63,33 +83,49 @@ impl Stage {
         self.last_number.get()
     }
 
-    /// The VM for a run of `program`: the warm one, or a fresh one for a run that must be alone.
-    pub fn vm(&self, program: &Arc<Program>, alone: bool) -> Result<Rc<Warm>, Failure> {
+    /// The warm VM for a run of `program`, if there is one.
+    pub fn warm(&self, program: &Arc<Program>) -> Option<Rc<Warm>> {
+        let seats = self.seats.borrow();
+        let seat = seats.get(&program.name).filter(|seat| Arc::ptr_eq(&seat.program, program));
+        let warm = seat.and_then(|seat| seat.vm.get()).cloned()?;
+        warm.used.set(Instant::now());
+        warm.clean.set(false);
+        Some(warm)
+    }
+
+    /// Makes a VM for runs of `program`, or for one that must be alone. Runs that ask while it is made wait for it.
+    pub async fn make(&self, program: &Arc<Program>, alone: bool) -> Result<Rc<Warm>, Failure> {
         if alone {
-            return self.open(program);
+            return self.open(program).await;
         }
-        let warm = self.warm.borrow().get(&program.name).cloned();
-        if let Some(warm) = warm.filter(|warm| Arc::ptr_eq(&warm.program, program)) {
-            warm.used.set(Instant::now());
-            warm.clean.set(false);
-            return Ok(warm);
+        let vm = self.seat(program);
+        vm.get_or_try_init(|| self.open(program)).await.cloned()
+    }
+
+    fn seat(&self, program: &Arc<Program>) -> Rc<OnceCell<Rc<Warm>>> {
+        let mut seats = self.seats.borrow_mut();
+        match seats.get(&program.name).filter(|seat| Arc::ptr_eq(&seat.program, program)) {
+            Some(seat) => seat.vm.clone(),
+            None => {
+                let vm = Rc::<OnceCell<_>>::default();
+                seats.insert(program.name.clone(), Seat { program: program.clone(), vm: vm.clone() });
+                vm
+            }
         }
-        let fresh = self.open(program)?;
-        self.warm.borrow_mut().insert(program.name.clone(), fresh.clone());
-        Ok(fresh)
     }
 
     /// What the warm VM of `handler` holds; 0: there is none.
     pub fn memory_bytes(&self, handler: &str) -> usize {
-        self.warm.borrow().get(handler).map_or(0, |warm| warm.vm.memory_bytes())
+        let seats = self.seats.borrow();
+        seats.get(handler).and_then(|seat| seat.vm.get()).map_or(0, |warm| warm.vm.memory_bytes())
     }
 
-    fn open(&self, program: &Arc<Program>) -> Result<Rc<Warm>, Failure> {
+    async fn open(&self, program: &Arc<Program>) -> Result<Rc<Warm>, Failure> {
         let (instance, clock) = (self.services.instance.clone(), self.services.clock.clone());
-        let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone()))?;
+        let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone())).await?;
         let (handle, key) = vm.handle()?;
         let (number, used) = (self.number(), Cell::new(Instant::now()));
-        Ok(Rc::new(Warm { vm, number, program: program.clone(), handle, key, used, clean: Cell::new(false) }))
+        Ok(Rc::new(Warm { vm, number, handle, key, used, clean: Cell::new(false) }))
     }
 
     /// Takes `run` in; it is known until the returned number is given to [`Stage::leave`].
@@ -137,15 +173,15 @@ impl Stage {
 
     /// No new run enters the VM of `run`.
     fn retire(&self, run: &Run) {
-        self.warm.borrow_mut().retain(|_, warm| warm.number != run.vm.get());
+        let is_it = |seat: &Seat| seat.vm.get().is_some_and(|warm| warm.number == run.vm.get());
+        self.seats.borrow_mut().retain(|_, seat| !is_it(seat));
     }
 
     /// Drops VMs that nothing ran in for a while, and collects the garbage of those that may be next.
     pub fn drop_idle(&self) {
-        self.warm.borrow_mut().retain(|_, warm| Rc::strong_count(warm) > 1 || warm.used.get().elapsed() < IDLE_AFTER);
-        let warm = self.warm.borrow();
-        let resting =
-            warm.values().filter(|warm| Rc::strong_count(warm) == 1 && warm.used.get().elapsed() > REST_AFTER);
+        self.seats.borrow_mut().retain(|_, seat| !seat.is_idle());
+        let seats = self.seats.borrow();
+        let resting = seats.values().filter_map(Seat::resting).filter(|warm| warm.used.get().elapsed() > REST_AFTER);
         resting.filter(|warm| !warm.clean.replace(true)).for_each(|warm| warm.vm.collect());
     }
 }

@@ -1,7 +1,7 @@
 //! One script thread: takes jobs, polls its runs, and hands back what finished.
 //!
 //! Runs are polled from the runtime's root future, so that timers and neighbours get their turn between the slices of a
-//! busy run. Decides nothing about a run.
+//! busy run; in which order is `turns`' concern. Decides nothing about a run.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -22,6 +21,7 @@ use super::meter::Meter;
 use super::post::{Piece, Post, RunId, unrun};
 use super::run::{Run, Task};
 use super::stage::Stage;
+use super::turns::Turns;
 use super::{Finished, Services, Usage, fault, life};
 use crate::bus::Delivery;
 use crate::outcome::{Outcome, Release};
@@ -47,12 +47,13 @@ pub(super) struct Work {
 }
 
 type Ended = (Rc<Work>, u32, Finished);
+type Running = Pin<Box<dyn Future<Output = Ended>>>;
 type Service = Pin<Box<dyn Future<Output = ()>>>;
 
 struct Thread {
     stage: Rc<Stage>,
     post: Arc<Post>,
-    runs: FuturesUnordered<Pin<Box<dyn Future<Output = Ended>>>>,
+    runs: Turns<Running>,
     lookups: [Service; 2],
     /// Pieces with something to hand back.
     ready: Vec<Rc<Work>>,
@@ -67,7 +68,7 @@ pub(super) async fn serve(mut messages: UnboundedReceiver<Message>, services: Ar
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let lookups: [Service; 2] =
         [Box::pin(stage.lookups.clone().serve_values()), Box::pin(stage.lookups.clone().serve_records())];
-    let (runs, ready) = (FuturesUnordered::new(), Vec::new());
+    let (runs, ready) = (Turns::new(post.signal.clone()), Vec::new());
     let mut thread = Thread { stage, post, runs, lookups, ready, sweep, stopping: false };
     poll_fn(move |cx| thread.turn(&mut messages, cx)).await;
 }
@@ -75,6 +76,30 @@ pub(super) async fn serve(mut messages: UnboundedReceiver<Message>, services: Ar
 impl Thread {
     /// Takes what has come, polls what is ready, and hands back what has finished.
     fn turn(&mut self, messages: &mut UnboundedReceiver<Message>, cx: &mut Context<'_>) -> Poll<()> {
+        self.post.signal.heard();
+        self.runs.begin_round(cx);
+        self.take_messages(messages, cx);
+        self.poll_woken(cx);
+        if !self.post.is_abandoned()
+            && let Some(Poll::Ready(ended)) = self.runs.poll_preempted(&self.stage.meter.manners)
+        {
+            self.take_back(ended);
+        }
+        if self.post.is_abandoned() {
+            return Poll::Ready(());
+        }
+        for work in std::mem::take(&mut self.ready) {
+            self.flush(&work);
+        }
+        if self.sweep.poll_tick(cx).is_ready() {
+            self.stage.drop_idle();
+        }
+        self.runs.end_round(cx);
+        self.post.busy.store(self.runs.preempted(), Ordering::Relaxed);
+        if self.stopping && self.runs.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn take_messages(&mut self, messages: &mut UnboundedReceiver<Message>, cx: &mut Context<'_>) {
         while let Poll::Ready(message) = messages.poll_recv(cx) {
             match message {
                 Some(Message::Piece(piece)) => self.accept(piece),
@@ -85,28 +110,27 @@ impl Thread {
                 }
             }
         }
+    }
+
+    /// Polls runs that are new or were woken, and what answers their questions, which wakes others.
+    fn poll_woken(&mut self, cx: &mut Context<'_>) {
         loop {
-            while let Poll::Ready(Some(ended)) = self.runs.poll_next_unpin(cx) {
-                self.take_back(ended);
+            while let Some(polled) = self.runs.poll_woken(&self.stage.meter.manners) {
+                if let Poll::Ready(ended) = polled {
+                    self.take_back(ended);
+                }
             }
             if self.post.is_abandoned() {
-                return Poll::Ready(());
+                return;
             }
             for service in &mut self.lookups {
                 // Never ready: it serves as long as the thread lives.
                 let _: Poll<()> = service.as_mut().poll(cx);
             }
             if !self.stage.lookups.take_answered() {
-                break;
+                return;
             }
         }
-        for work in std::mem::take(&mut self.ready) {
-            self.flush(&work);
-        }
-        if self.sweep.poll_tick(cx).is_ready() {
-            self.stage.drop_idle();
-        }
-        if self.stopping && self.runs.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn accept(&mut self, piece: Arc<Piece>) {

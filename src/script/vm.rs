@@ -15,6 +15,7 @@ use super::compile;
 use super::convert::Codec;
 use super::fault;
 use super::meter::Meter;
+use super::metered::{Memory, metered};
 use super::natives;
 use super::run::Run;
 use super::{Granted, Limits, Program, Sources};
@@ -77,7 +78,7 @@ pub(super) struct Vm {
     /// What the file returned.
     pub returned: Value,
     pub entries: Entries,
-    memory_max: usize,
+    pub memory: Memory,
     /// Memory in use at which garbage is collected before a run.
     collect_at: Cell<usize>,
 }
@@ -90,19 +91,19 @@ pub(super) struct Entries {
 }
 
 impl Vm {
-    /// Makes a VM and runs the file's top level once, under the limits.
-    pub fn open(opening: Opening<'_>) -> Result<Self, Failure> {
+    /// Makes a VM and runs the file's top level once, under the limits; the top level yields to others as a run does.
+    pub async fn open(opening: Opening<'_>) -> Result<Self, Failure> {
         let unusable = |error: mlua::Error| Failure::new(FailureKind::Host, format!("no VM: {error}"));
         let lua = new_lua().map_err(unusable)?;
         let home = home(&lua, &opening).map_err(unusable)?;
         let entries = install(&lua, &home).map_err(unusable)?;
         let memory_max = lua.used_memory() + opening.limits.memory_bytes + MEMORY_SLACK;
-        lua.set_memory_limit(memory_max).map_err(unusable)?;
+        let memory = Memory::limit(&lua, memory_max).map_err(unusable)?;
         let meter = opening.meter.clone();
         lua.set_interrupt(move |_| meter.check());
-        let returned = top_level(&lua, &home, &opening)?;
+        let returned = top_level(&lua, &home, &opening, &memory).await?;
         seal(&lua, &entries).map_err(unusable)?;
-        Ok(Self { lua, home, returned, entries, memory_max, collect_at: Cell::new(memory_max / 2) })
+        Ok(Self { lua, home, returned, entries, memory, collect_at: Cell::new(memory_max / 2) })
     }
 
     /// What it holds now.
@@ -138,15 +139,9 @@ impl Vm {
     pub fn tidy(&self) {
         if self.lua.used_memory() > self.collect_at.get() {
             self.collect();
-            let midway = self.lua.used_memory().midpoint(self.memory_max);
-            self.collect_at.set(midway.max(self.memory_max / 2));
+            let midway = self.lua.used_memory().midpoint(self.memory.max);
+            self.collect_at.set(midway.max(self.memory.max / 2));
         }
-    }
-
-    /// Whether the memory limit holds.
-    pub fn limit_memory(&self, holds: bool) {
-        // Fails only where the VM has an allocator of its own, and then it would not have been opened.
-        drop(self.lua.set_memory_limit(if holds { self.memory_max } else { 0 }));
     }
 
     /// Collects all garbage. A failure shows itself as a memory error of the run that follows.
@@ -239,14 +234,15 @@ fn seal(lua: &Lua, entries: &Entries) -> mlua::Result<()> {
     entries.seal.call((globals, base))
 }
 
-/// Runs the file; its budget is the processor limit of a run.
-fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>) -> Result<Value, Failure> {
+/// Runs the file; its budget is the processor limit of a run. What it requires runs within calls of the host, where nothing can
+/// yield: there only the budget bounds it.
+async fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>, memory: &Memory) -> Result<Value, Failure> {
     let run = Rc::new(Run::loading(opening.limits.clone()));
     // Compiling has a budget of its own.
-    let returned = compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| {
-        let _slice = opening.meter.enter(&run);
-        chunk.call::<Value>(())
-    });
+    let returned = match compile::chunk(lua, opening.sources, opening.file) {
+        Ok(chunk) => metered(&opening.meter, &run, memory, chunk.call_async::<Value>(())).await,
+        Err(error) => Err(error),
+    };
     if run.is_out_of_memory() || returned.as_ref().is_err_and(fault::is_memory) {
         return Err(out_of_memory(opening.limits));
     }

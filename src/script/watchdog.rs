@@ -18,7 +18,7 @@ use super::thread::{Message, serve};
 
 /// Luau's C stack needs less than 2 MiB in every case that was tried.
 const STACK_BYTES: usize = 8 << 20;
-/// Between two ticks: how long a busy run holds up its neighbours.
+/// Between two ticks: the turn of a busy run ends with one, or as soon as somebody else on its thread is called.
 const TICK: Duration = Duration::from_millis(1);
 /// Counted for one tick at most: while the whole process stood still, its threads did too.
 const TICK_COUNTED_MAX: Duration = Duration::from_millis(50);

@@ -149,3 +149,12 @@ fn a_store_that_cannot_be_one_is_refused_with_what_to_do() {
     }
     place.moontide(&["demo", "--bus", "memory:"]).assert().code(2).stderr(contains("a store of its own"));
 }
+
+#[test]
+fn a_file_that_takes_long_to_load_is_named() {
+    let place = Place::new();
+    place.file("moontide.toml", "[limits]\ncpu = \"3s\"\n");
+    place.file("handlers/endless.luau", "while true do end\n");
+    let said = contains("still loading endless.luau; 1 of 1 files");
+    place.moontide(&["check"]).assert().code(1).stderr(said).stdout(contains("limits.cpu = \"3s\""));
+}

@@ -107,7 +107,7 @@ async fn duplicates_by_key_are_not_run_again() {
     desk.emit(vec![event("tick", 2, r#"{"k":1}"#), event("tick", 3, "{}"), event("tick", 4, r#"{"k":2}"#)]).await;
     desk.until_state("n", "2").await;
     desk.quiet().await;
-    assert_eq!(desk.counts("tick").duplicates, 1);
+    desk.until("the duplicate is counted", |desk| desk.counts("tick").duplicates == 1).await;
     let dead = desk.dead().await;
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].reason.as_str(), "invalid");

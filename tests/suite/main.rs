@@ -14,6 +14,7 @@ mod intake;
 mod judge;
 mod kills;
 mod layout;
+mod looking;
 mod losses;
 mod malformed;
 mod operations;

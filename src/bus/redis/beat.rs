@@ -218,7 +218,9 @@ impl Beat {
         }
         let mut call = BURY.call();
         call.arg(self.store.keys.prefix());
-        gone.iter().for_each(|(process, beat)| drop(call.arg(process).arg(beat)));
+        for (process, beat) in gone {
+            call.arg(process).arg(beat);
+        }
         BURY.run(&self.store.link, &call).await.map(drop)
     }
 }

@@ -4,6 +4,7 @@
 //! fails with a [`Fault`]; only here it becomes a [`BusError`] that names the file.
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 use crate::bus::BusError;
 
@@ -60,6 +61,9 @@ fn from_io(store: String, error: &std::io::Error) -> BusError {
 fn from_sql(store: String, error: &rusqlite::Error) -> BusError {
     let text = error.to_string();
     let unusable = |cause: String| BusError::Unusable { store: store.clone(), cause };
+    if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE) {
+        return BusError::Full { store, cause: "no room beside it for what its connections share".into() };
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
             BusError::Refused(format!("{store} does not take it: {text}"))

@@ -18,6 +18,7 @@ mod handover;
 mod inbox;
 mod intake;
 mod locks;
+mod look;
 mod operate;
 mod overview;
 mod process;
@@ -60,6 +61,7 @@ use doorbell::Doorbell;
 use fault::Fault;
 use inbox::{Door, SqliteInbox};
 use locks::Turns;
+use look::Access;
 use store::Store;
 use writer::Writer;
 
@@ -165,6 +167,21 @@ impl SqliteStore {
         Self::start(options).map_err(|fault| fault.told(&name))
     }
 
+    /// Opens a store that is there only to look at it, and writes nothing, not even who looks; what would change it is refused.
+    /// One of an older format is brought forward first, as [`SqliteStore::open`] does.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn look(options: Options) -> Result<Arc<Self>, BusError> {
+        let looking = match options.place.path() {
+            Some(path) => look::open(&options, path).map_err(|fault| fault.told(&options.place.to_string()))?,
+            None => None,
+        };
+        let Some(store) = looking else { return Self::open(options) };
+        let (stop, writer, doorbell) = Default::default();
+        Ok(Arc::new(Self { store: Arc::new(store), stop, writer, doorbell }))
+    }
+
     fn start(options: Options) -> Result<Arc<Self>, Fault> {
         let mut conn = schema::open_writer(&options.place)?;
         schema::check(&conn, &options.place)?;
@@ -173,7 +190,7 @@ impl SqliteStore {
         schema::prepare(&mut conn, options.synchronous)?;
         let (me, alive) = process::register(&mut conn, &options)?;
         drop(turn);
-        let looking = options.place.path().map(|path| schema::open_reader(path)).transpose()?;
+        let looking = options.place.path().map(|path| schema::open_reader(path, Access::Shared)).transpose()?;
         let (queue, work) = mpsc::channel();
         let store = Arc::new(Store::new(options, me, alive, queue)?);
         let writer = Writer { conn, turns, store: store.clone(), queue: work };

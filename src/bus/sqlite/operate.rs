@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::fault::Fault;
+use super::look::Access;
 use super::store::Store;
 use super::tx::entry_id;
 use super::{SqliteStore, handover, locks, overview, schema};
@@ -125,11 +126,12 @@ impl Housekeeping for SqliteStore {
     }
 
     async fn backup(&self, to: &Path) -> Result<(), BusError> {
+        let access = self.store.access();
         let Some(path) = self.store.path().cloned() else {
             return Err(BusError::Refused("a store in memory cannot be copied; run with --bus sqlite:PATH".into()));
         };
         let (to, name) = (to.to_owned(), self.store.name().to_owned());
-        let copied = tokio::task::spawn_blocking(move || copy(&path, &to)).await;
+        let copied = tokio::task::spawn_blocking(move || copy(&path, access, &to)).await;
         copied.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).map_err(|fault| fault.told(&name))
     }
 }
@@ -145,7 +147,7 @@ fn size(conn: &Connection, path: Option<&Path>) -> Result<u64, Fault> {
 }
 
 /// Copies the database of one moment to a new file, which has its name only when it is whole.
-fn copy(from: &Path, to: &Path) -> Result<(), Fault> {
+fn copy(from: &Path, access: Access, to: &Path) -> Result<(), Fault> {
     let exists = || Fault::Refused(format!("{} exists already; name another file", to.display()));
     if to.symlink_metadata().is_ok() {
         return Err(exists());
@@ -154,7 +156,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), Fault> {
     let refused = |error: &dyn std::fmt::Display| Fault::Refused(format!("cannot write {}: {error}", to.display()));
     let text = partial.to_str().ok_or_else(|| refused(&"its name is not UTF-8"))?;
     File::create(&partial).map_err(|error| refused(&error))?;
-    let conn = schema::open_reader(from)?;
+    let conn = schema::open_reader(from, access)?;
     // It only reads the store, and that it writes another file counts as writing.
     conn.pragma_update(None, "query_only", false)?;
     let copied = conn.execute("VACUUM INTO ?", [text]).map_err(|error| refused(&error)).and_then(|_| {

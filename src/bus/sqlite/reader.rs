@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use super::fault::Fault;
+use super::look::Access;
 use super::schema;
 
 /// Idle connections kept.
@@ -16,12 +17,13 @@ const IDLE_MAX: usize = 8;
 /// The pool.
 pub(super) struct Readers {
     path: PathBuf,
+    access: Access,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Readers {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default() }
+    pub(super) fn new(path: PathBuf, access: Access) -> Self {
+        Self { path, access, idle: Mutex::default() }
     }
 
     /// Reads on a connection of the pool; all that `work` sees is of one moment.
@@ -29,7 +31,7 @@ impl Readers {
         let idle = self.idle.lock().pop();
         let conn = match idle {
             Some(conn) => conn,
-            None => schema::open_reader(&self.path)?,
+            None => schema::open_reader(&self.path, self.access)?,
         };
         conn.prepare_cached("BEGIN")?.execute([])?;
         let result = work(&conn)?;

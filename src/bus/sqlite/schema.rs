@@ -6,9 +6,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::fault::Fault;
+use super::look::Access;
 use super::{Place, Synchronous};
 
 /// Each brings the schema from its index to the next version.
@@ -53,8 +55,18 @@ pub(super) fn prepare(conn: &mut Connection, synchronous: Synchronous) -> Result
 }
 
 /// A connection that can only read.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, Fault> {
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+pub(super) fn open_reader(path: &Path, access: Access) -> Result<Connection, Fault> {
+    let conn = match access {
+        Access::Shared => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            Connection::open_with_flags(path, flags)?
+        }
+        Access::Frozen => {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let path = percent_encode(path.as_os_str().as_encoded_bytes(), NON_ALPHANUMERIC);
+            Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)?
+        }
+    };
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     conn.pragma_update(None, "query_only", true)?;
@@ -70,23 +82,32 @@ fn open_file(path: &Path) -> Result<Connection, Fault> {
             _ => error.into(),
         })?;
     }
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_dir() => return Err(Fault::Unusable("it is a folder; name a file in it".into())),
-        Ok(found) if !found.is_file() => return Err(Fault::Unusable("it is no regular file; name another".into())),
-        Ok(found) if found.permissions().readonly() => {
-            return Err(Fault::Unusable("the file is read-only; make it and its folder writable".into()));
-        }
-        _ => {}
+    refuse_no_file(path)?;
+    if std::fs::metadata(path).is_ok_and(|found| found.permissions().readonly()) {
+        return Err(Fault::Unusable("the file is read-only; make it and its folder writable".into()));
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(Connection::open_with_flags(path, flags)?)
+}
+
+pub(super) fn refuse_no_file(path: &Path) -> Result<(), Fault> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(Fault::Unusable("it is a folder; name a file in it".into())),
+        Ok(found) if !found.is_file() => Err(Fault::Unusable("it is no regular file; name another".into())),
+        _ => Ok(()),
+    }
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
     conn.pragma_query_value(None, name, |row| row.get(0))
 }
 
-fn refuse_foreign(conn: &Connection) -> Result<(), Fault> {
+/// Whether the schema is that of this version.
+pub(super) fn is_current(conn: &Connection) -> Result<bool, Fault> {
+    Ok(pragma(conn, "user_version")? == MIGRATIONS.len() as i64)
+}
+
+pub(super) fn refuse_foreign(conn: &Connection) -> Result<(), Fault> {
     // Of one moment: another process may be creating the schema just now.
     let moment = conn.unchecked_transaction()?;
     let (application, version) = (pragma(conn, "application_id")?, pragma(conn, "user_version")?);

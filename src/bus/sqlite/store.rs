@@ -15,12 +15,16 @@ use super::Options;
 use super::fault::Fault;
 use super::inbox::Door;
 use super::locks::Alive;
+use super::look::Access;
 use super::process::Peers;
 use super::reader::Readers;
 use super::tx::{News, Tx};
 use super::writer::{Call, Message};
 use crate::bus::BusError;
 use crate::clock::Millis;
+
+/// The number of no process: SQLite counts from 1.
+const NOBODY: i64 = 0;
 
 /// An open store.
 pub(super) struct Store {
@@ -30,7 +34,9 @@ pub(super) struct Store {
     name: String,
     identity: Option<Identity>,
     me: i64,
-    queue: Sender<Message>,
+    /// The way to the writer; `None`: the store is only looked at.
+    queue: Option<Sender<Message>>,
+    access: Access,
     stopped: AtomicBool,
     readers: Option<Readers>,
     doors: Mutex<Vec<Weak<Door>>>,
@@ -59,8 +65,23 @@ impl Identity {
 
 impl Store {
     pub(super) fn new(options: Options, me: i64, alive: Option<Alive>, queue: Sender<Message>) -> Result<Self, Fault> {
+        Self::with(options, me, alive, Some(queue), Access::Shared)
+    }
+
+    /// One that has no writer and is no process.
+    pub(super) fn looking(options: Options, access: Access) -> Result<Self, Fault> {
+        Self::with(options, NOBODY, None, None, access)
+    }
+
+    fn with(
+        options: Options,
+        me: i64,
+        alive: Option<Alive>,
+        queue: Option<Sender<Message>>,
+        access: Access,
+    ) -> Result<Self, Fault> {
         let identity = options.place.path().map(Identity::of).transpose()?;
-        let readers = options.place.path().map(|path| Readers::new(path.clone()));
+        let readers = options.place.path().map(|path| Readers::new(path.clone(), access));
         Ok(Self {
             name: options.place.to_string(),
             peers: Peers::default(),
@@ -68,12 +89,18 @@ impl Store {
             identity,
             me,
             queue,
+            access,
             stopped: AtomicBool::new(false),
             readers,
             doors: Mutex::default(),
             next_due: AtomicI64::new(Millis::MIN),
             options,
         })
+    }
+
+    /// How the file is read.
+    pub(super) fn access(&self) -> Access {
+        self.access
     }
 
     /// What messages call the store.
@@ -114,8 +141,12 @@ impl Store {
         if self.is_stopped() {
             return Err(BusError::Closed);
         }
+        let Some(queue) = &self.queue else {
+            let cause = "it was opened for reading only".into();
+            return Err(BusError::Unusable { store: self.name.clone(), cause });
+        };
         let job = Box::new(Call { work, result: None, done });
-        self.queue.send(Message::Do(job)).map_err(|_| BusError::Closed)
+        queue.send(Message::Do(job)).map_err(|_| BusError::Closed)
     }
 
     /// Hands work to the writer and waits for its result.
@@ -200,7 +231,7 @@ impl Store {
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         // A writer that is gone has no need to be told.
-        drop(self.queue.send(Message::Stop));
+        drop(self.queue.as_ref().map(|queue| queue.send(Message::Stop)));
     }
 
     /// The writer is gone: nobody may wait for it.

@@ -4,7 +4,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use super::{FAILED, UsageError, look, output};
+use super::{FAILED, UsageError, look, open_existing, output};
 use crate::bus::{BusError, DeadFilter, DeadId, DeadLetters, Replayed};
 use crate::clock::rfc3339;
 use crate::config::Config;
@@ -104,7 +104,10 @@ fn reason(text: &str) -> Result<DeathReason, String> {
 
 /// Does what was asked for.
 pub async fn run(command: DeadCommand, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = look(config).await?;
+    let backend = match &command {
+        DeadCommand::List { .. } | DeadCommand::Show { .. } => look(config).await?,
+        DeadCommand::Replay { .. } | DeadCommand::Discard { .. } => open_existing(config).await?,
+    };
     let done = execute(command, backend.dead.as_ref()).await;
     backend.close().await;
     done

@@ -223,7 +223,7 @@ mod tests {
             clock: Arc::new(SystemClock),
             meter: meter.clone(),
         };
-        let vm = Vm::open(opening).expect("the file loads");
+        let vm = Vm::open(opening).now_or_never().expect("nothing yields").expect("the file loads");
         let boom = action(&vm.lua, &vm.home, |_, _, ()| panic!("on purpose")).expect("a function can be made");
         let run = Rc::new(Run::loading(Limits::default()));
         let called = {

@@ -10,12 +10,15 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::post::Post;
 use super::thread::Message;
 use super::watchdog::{Patience, Shared};
 use super::{Job, Services};
 
 /// Deliveries of one job that stay together, so that they share a warm VM and a question to the ledger.
 const PIECE_MIN: usize = 16;
+/// As how many deliveries a run counts that keeps its thread busy: most others only wait, or end at once.
+const BUSY_COUNTS: usize = 16;
 /// How often an ending pool looks whether a thread has left, or was given up.
 const LEAVING: Duration = Duration::from_millis(1);
 
@@ -60,10 +63,11 @@ impl Pool {
     /// finds all that its thread was given.
     fn place(&self, job: Job) {
         let seats = self.shared.seats.read();
-        let seat = seats.iter().min_by_key(|seat| seat.post.load.load(Ordering::Relaxed));
+        let seat = seats.iter().min_by_key(|seat| seat.post.weight());
         let Some(seat) = seat.filter(|_| !job.deliveries.is_empty()) else { return };
         // A thread is gone only while the pool is dropped; nobody waits for an answer then.
         drop(seat.inbox.send(Message::Piece(seat.post.take_in(job))));
+        seat.post.signal.call();
     }
 
     fn wake_watchdog(&self) {
@@ -81,6 +85,13 @@ impl Pool {
             seat.post.signal.releasing.store(true, Ordering::Relaxed);
             drop(seat.inbox.send(Message::Release));
         }
+    }
+}
+
+impl Post {
+    /// How much the thread has to do.
+    fn weight(&self) -> usize {
+        self.load.load(Ordering::Relaxed) + BUSY_COUNTS * self.busy.load(Ordering::Relaxed)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::super::watchdog::Patience;
 use super::super::{Finished, Job, Limits, LoadOptions, Mode, Program, Services, Sources, load};
-use super::Pool;
+use super::{Pool, Post};
 use crate::bus::{BusError, Delivery, Lease, Ledger, Recorded};
 use crate::clock::SystemClock;
 use crate::event::{EntryId, Event, Json};
@@ -44,14 +44,19 @@ fn delivery(number: u64, data: &str) -> Arc<Delivery> {
     })
 }
 
-/// Blocks for as long as the data says, and otherwise waits on and on, or ends.
+/// Blocks for as long as the data says, and otherwise waits or computes on and on, or ends.
 fn program() -> Arc<Program> {
+    program_within(Duration::from_millis(20))
+}
+
+fn program_within(cpu: Duration) -> Arc<Program> {
     let text = "return function(event, ctx)
         if event.data == 'wait' then ctx:sleep('1h') end
+        while event.data == 'spin' do end
         if event.data ~= 'end' then debug.block(event.data) end
     end";
     let sources = Arc::new(Sources::new([("work.luau".to_owned(), Arc::from(text))]));
-    let limits = Limits { cpu: Duration::from_millis(20), ..Limits::default() };
+    let limits = Limits { cpu, ..Limits::default() };
     Arc::new(load("work.luau", &sources, &LoadOptions { limits, ..LoadOptions::default() }).expect("it loads"))
 }
 
@@ -166,4 +171,26 @@ fn a_pool_ends_although_a_thread_hangs() {
     drop(std::mem::replace(pool, Pool::start(1, services).expect("threads can be started")));
     let finished = answers.blocking_recv().expect("the rig holds a sender");
     assert!(matches!(finished[0].outcome, Outcome::Released(_)));
+}
+
+#[test]
+fn a_thread_that_computes_gets_less_than_one_whose_runs_wait() {
+    let mut rig = Rig::new(2, 9);
+    rig.program = program_within(Duration::from_secs(3600));
+    let each = |rig: &Rig, read: fn(&Post) -> usize| -> Vec<usize> {
+        rig.pool.shared.seats.read().iter().map(|seat| read(&seat.post)).collect()
+    };
+    let busy = |rig: &Rig| each(rig, |post| post.busy.load(Ordering::Relaxed));
+    rig.submit(vec![delivery(1, "\"spin\"")]);
+    while busy(&rig) == [0, 0] {
+        std::thread::yield_now();
+    }
+    (2..8).for_each(|number| rig.submit(vec![delivery(number, "\"wait\"")]));
+    let (busy, mut loads) = (busy(&rig), each(&rig, |post| post.load.load(Ordering::Relaxed)));
+    if busy == [0, 1] {
+        loads.reverse();
+    }
+    assert_eq!(loads, [1, 6]);
+    rig.pool.release_all();
+    rig.outcomes(7);
 }

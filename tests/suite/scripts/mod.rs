@@ -5,6 +5,7 @@
 //! expected. Expected objects are subsets of what came out; a text that begins with `~` is contained in what came out.
 
 mod case;
+mod fair;
 mod pool;
 mod rig;
 

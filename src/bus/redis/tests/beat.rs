@@ -40,8 +40,8 @@ async fn who_dies_on_this_machine_is_dead_at_once() {
         // As a killed process: what it held is dropped by the kernel, whoever still knows of it.
         theirs.close();
         died(&mut deaths).await;
-        until("it is forgotten", || processes(&server) == [ours.process.clone()]).await;
-        assert_eq!(strings(&server, &["HKEYS", "moontide:processes"]), [ours.process.clone()]);
+        until("it is forgotten", || processes(&server) == [&*ours.process]).await;
+        assert_eq!(strings(&server, &["HKEYS", "moontide:processes"]), [&*ours.process]);
         assert_eq!(server.get::<i64>(&["EXISTS", &format!("moontide:receipts:{}", theirs.process)]), 0);
         drop(their_beat);
         ours.close();
@@ -93,8 +93,8 @@ async fn who_was_forgotten_registers_again() {
     let server = Server::new(Kind::Redis);
     let (ours, _beat) = begin(&server, HOUR, Duration::from_millis(10)).await;
     server.call(&["DEL", "moontide:beats", "moontide:processes"]);
-    until("it is back", || strings(&server, &["HKEYS", "moontide:processes"]) == [ours.process.clone()]).await;
-    assert_eq!(processes(&server), [ours.process.clone()]);
+    until("it is back", || strings(&server, &["HKEYS", "moontide:processes"]) == [&*ours.process]).await;
+    assert_eq!(processes(&server), [&*ours.process]);
     ours.close();
 }
 

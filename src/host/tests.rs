@@ -1,0 +1,105 @@
+//! What becomes of a worker that a defect ends, over a bus whose inboxes panic.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use std::time::Duration;
+
+use super::*;
+use crate::bus::{Answer, Bus, Delivery, Features, Inbox, Run, Subscribed, Subscription, backoff};
+use crate::config::{self, Flags};
+use crate::event::{EntryId, Event, Json};
+use crate::http::Status;
+use crate::outcome::Emit;
+
+const HANDLER: &str = "return { on = 'tick', handle = function(event, ctx) ctx.kv:add('ticks', 1) end }";
+
+/// Panics at so many calls of receive, whoever calls.
+struct Cursed {
+    bus: Arc<dyn Bus>,
+    left: Arc<AtomicU32>,
+}
+
+struct CursedInbox {
+    inbox: Arc<dyn Inbox>,
+    left: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Bus for Cursed {
+    fn features(&self) -> Features {
+        self.bus.features()
+    }
+
+    async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
+        self.bus.publish(emits).await
+    }
+
+    async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed, BusError> {
+        let Subscribed { inbox, began } = self.bus.subscribe(subscription).await?;
+        Ok(Subscribed { inbox: Arc::new(CursedInbox { inbox, left: self.left.clone() }), began })
+    }
+}
+
+#[async_trait]
+impl Inbox for CursedInbox {
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, BusError> {
+        let cursed = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(cursed.is_err(), "on purpose");
+        self.inbox.receive(max).await
+    }
+
+    async fn settle(&self, runs: Arc<[Run]>) -> Result<Vec<Answer>, BusError> {
+        self.inbox.settle(runs).await
+    }
+
+    async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
+        self.inbox.mark(delivery).await
+    }
+}
+
+fn configuration(folder: &Path) -> Config {
+    let (handlers, file) = (folder.join("handlers"), folder.join("moontide.toml"));
+    std::fs::create_dir(&handlers).expect("a folder");
+    std::fs::write(handlers.join("tick.luau"), HANDLER).expect("a file");
+    let db = folder.join("moontide.db");
+    let text = format!("[bus]\nurl = \"sqlite:{}\"\n[run]\nhandlers = \"{}\"\n", db.display(), handlers.display());
+    std::fs::write(&file, text).expect("a file");
+    config::load(&Flags { config: Some(file), ..Flags::default() }).expect("the configuration is right")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_keeps_panicking_comes_back_after_growing_pauses_and_is_counted_and_red() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = configuration(folder.path());
+    let registry = load_folder(&config.handlers_dir, &config).expect("the folder is there");
+    let backend = open(&config, None).await.expect("the store opens");
+    let bus = Arc::new(Cursed { bus: backend.bus.clone(), left: Arc::new(AtomicU32::new(3)) });
+    let parts = Parts::new(config, Backend { bus, ..backend }, "test".into(), registry.clone());
+    let parts = parts.expect("threads can be started");
+    let mut supervisor = Supervisor::new(parts.clone(), Vec::new());
+    let began = Instant::now();
+    supervisor.apply(&Registry::default(), &registry).await;
+    let (_changes, changed) = mpsc::channel(1);
+    let supervisor = tokio::spawn(supervisor.run(registry, changed));
+
+    let event = Event { data: Some(Json::trusted("{}")), ..Event::new("1", "test", "tick") };
+    let emit = Emit { stream: "events:tick".to_owned(), event, delay: None };
+    parts.backend.bus.publish(vec![emit]).await.expect("the store takes events");
+    while parts.backend.ledger.read(&["ticks".to_owned()]).await.expect("the store answers")[0].is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it never comes back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(began.elapsed() >= backoff(1) + backoff(2) + backoff(3), "it came back at once");
+    let standing = Standing::new(parts.clone(), supervisor.abort_handle());
+    let metrics = standing.metrics().await.expect("they can be written");
+    assert!(metrics.contains("moontide_worker_defects_total{handler=\"tick\"} 3\n"), "{metrics}");
+    let ready = standing.ready().await;
+    let keeps = "the worker of tick keeps ending by a defect of the host, 3 times in a row";
+    assert!(ready.problems.iter().any(|problem| problem == keeps), "{ready:?}");
+    parts.stop.cancel();
+    supervisor.await.expect("it ends");
+    parts.backend.close().await;
+}
