@@ -128,7 +128,7 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
     match command {
         Command::Run(args) => run::run(args, config).await,
         Command::Emit(args) => emit::run(args, &config).await,
-        Command::Check(args) => check::run(&args, &config),
+        Command::Check(args) => check::run(&args, &config).await,
         Command::Handlers(args) => handlers::run(&args, &config).await,
         Command::Dead(command) => dead::run(command, &config).await,
         Command::State(command) => state::run(command, &config).await,

@@ -23,7 +23,6 @@ const COUNTED_MAX: u64 = 10_000;
 pub(super) struct Standing {
     pub group: String,
     pub handler: String,
-    pub selection: Vec<u8>,
     pub seen_at: Millis,
     pub dead: u64,
     pub lost: u64,
@@ -108,7 +107,6 @@ async fn look(
     let retry = store.keys.retry(&group);
     let mut standing = Standing {
         handler: field("handler"),
-        selection: field("selection").into_bytes(),
         seen_at: field("seen_at").parse().unwrap_or(0),
         dead: number(&field("dead")),
         lost: number(&field("lost")),

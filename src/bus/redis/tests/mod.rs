@@ -2,6 +2,7 @@
 
 mod beat;
 mod due;
+mod fitness;
 mod groups;
 mod takeover;
 
