@@ -35,12 +35,6 @@ async fn a_store_of_a_newer_version_is_refused_and_one_of_ours_is_not() {
 }
 
 #[tokio::test]
-async fn a_cluster_is_refused() {
-    let server = Server::with(Kind::Redis, &["--cluster-enabled", "yes"]);
-    assert!(refused(options(&server)).await.contains("cluster"));
-}
-
-#[tokio::test]
 async fn what_is_promised_depends_on_what_the_server_writes_down() {
     for (settings, power) in [
         (&["--appendonly", "yes", "--appendfsync", "always"][..], "nothing that was answered is lost"),
