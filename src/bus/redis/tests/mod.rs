@@ -4,6 +4,7 @@ mod beat;
 mod due;
 mod fitness;
 mod groups;
+mod intake;
 mod takeover;
 
 use std::sync::Arc;
