@@ -11,6 +11,7 @@ use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value};
 
 use super::address::Address;
 use super::fault::{self, Fault};
+use super::reply;
 
 /// How long a connection, or an answer, is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,12 +45,19 @@ impl Link {
         answer.map_err(|error| self.broken(&error)).and_then(checked)
     }
 
-    /// Several commands in one round trip; each has its own answer.
+    /// Several commands in one round trip; each has its own answer, in a transaction too.
     pub async fn send(&self, commands: &Pipeline) -> Result<Vec<Result<Value, Fault>>, Fault> {
         let mut connection = self.connection().await?;
-        let answers = connection.send_packed_commands(commands, 0, commands.len()).await;
+        // A transaction is answered once more for its beginning and for each command, and then by all answers together.
+        let (skipped, taken) = if commands.is_transaction() { (commands.len() + 1, 1) } else { (0, commands.len()) };
+        let answers = connection.send_packed_commands(commands, skipped, taken).await;
         let answers = answers.map_err(|error| self.broken(&error))?;
-        Ok(answers.into_iter().map(checked).collect())
+        let mut answers = answers.into_iter().map(checked);
+        if commands.is_transaction() {
+            let all = answers.next().unwrap_or(Ok(Value::Nil))?;
+            return Ok(reply::list(all)?.into_iter().map(checked).collect());
+        }
+        Ok(answers.collect())
     }
 
     async fn connection(&self) -> Result<MultiplexedConnection, Fault> {

@@ -5,6 +5,7 @@ mod due;
 mod fitness;
 mod groups;
 mod intake;
+mod link;
 mod takeover;
 
 use std::sync::Arc;

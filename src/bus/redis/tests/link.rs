@@ -1,0 +1,25 @@
+//! That an answer belongs to its question.
+
+use redis::{Pipeline, Value};
+
+use super::*;
+use crate::bus::redis::fault::Fault;
+
+#[tokio::test]
+async fn each_command_has_its_own_answer_in_a_transaction_too() {
+    for server in KINDS.map(Server::new) {
+        let store = store(&server);
+        let mut write = Pipeline::new();
+        write.cmd("INCR").arg("n").cmd("LPUSH").arg("n").arg("x").cmd("INCR").arg("n");
+        for first in [1, 3] {
+            let answers = store.link.send(&write).await.expect("the server answers");
+            assert_eq!(answers.len(), 3);
+            assert!(matches!(answers[0], Ok(Value::Int(n)) if n == first), "{answers:?}");
+            assert!(matches!(answers[1], Err(Fault::Refused(_) | Fault::Away(_))), "{answers:?}");
+            assert!(matches!(answers[2], Ok(Value::Int(n)) if n == first + 1), "{answers:?}");
+            write.atomic();
+        }
+        let next = store.link.call(redis::cmd("GET").arg("n")).await;
+        assert!(matches!(next, Ok(Value::BulkString(four)) if four == b"4"), "nobody gets somebody else's answer");
+    }
+}
