@@ -42,8 +42,10 @@ const BATCH: usize = 500;
   moontide demo                      shows it and proves that it adds up, then cleans up after itself
   moontide demo --keep               goes on serving: edit a handler, emit more events
   moontide demo --checkouts 20000    more of them
+  moontide demo --bus redis://localhost/9    in an empty database of a server; what it stores stays there
 
-Uses ./handlers if the example handlers are there, otherwise its own copy of them; events go to a temporary file.
+Uses ./handlers if the example handlers are there, otherwise its own copy of them; events go to a temporary file unless
+--bus names a server.
 Exit code 1 if a sum does not hold.")]
 pub struct DemoArgs {
     /// Go on serving, so that you can edit handlers and emit events
@@ -64,14 +66,20 @@ struct Stage {
     handlers: PathBuf,
 }
 
-/// Runs the demo on a store of its own; of `config` everything counts but the bus, and the handlers folder if the example
+/// Runs the demo on a store of its own, or on the server that the command line names (`on_server`); of `config` everything
+/// counts but the bus, and the handlers folder if the example
 /// handlers are not in it.
 ///
 /// # Errors
 /// When the host does not start, a handler does not load, the store fails, nothing moves any more, or it is interrupted.
-pub async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<ExitCode> {
+pub async fn run(args: DemoArgs, mut config: Config, on_server: bool) -> anyhow::Result<ExitCode> {
     let stage = Stage::set(args.keep, &config.handlers_dir)?;
-    config.bus.url = BusUrl::SqliteFile(stage.file());
+    if on_server {
+        refuse_used(&config).await?;
+    } else {
+        config.bus.url = BusUrl::SqliteFile(stage.file());
+    }
+    let bus = config.bus.url.to_string();
     config.handlers_dir = stage.handlers.clone();
     if !args.keep {
         (config.http.listen, config.metrics_listen) = (None, None);
@@ -85,21 +93,37 @@ pub async fn run(args: DemoArgs, mut config: Config) -> anyhow::Result<ExitCode>
     };
     drop(quiet);
     let shown = match result {
-        Ok(_) if args.keep => serve(&stage).await,
+        Ok(_) if args.keep => serve(&stage, &bus).await,
         _ => Ok(()),
     };
     host.stop().await;
     shown?;
+    if on_server {
+        output::say(&format!("\nWhat it stored stays in {bus}"))?;
+    }
     Ok(if result? { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 /// Says what can be done with a host that goes on, and waits until it shall stop.
-async fn serve(stage: &Stage) -> anyhow::Result<()> {
+async fn serve(stage: &Stage, bus: &str) -> anyhow::Result<()> {
     let called = std::env::args().next().unwrap_or_else(|| "moontide".to_owned());
-    let bus = BusUrl::SqliteFile(stage.file()).to_string();
-    output::say(&format!("\n{}", report::invitation(&called, &bus, &stage.handlers)))?;
+    output::say(&format!("\n{}", report::invitation(&called, bus, &stage.handlers)))?;
     host::signal().await;
-    output::say(&format!("\nWhat it stored stays in {}", stage.folder.path().display()))?;
+    output::say(&format!("\nHandlers and files stay in {}", stage.folder.path().display()))?;
+    Ok(())
+}
+
+/// The demo's sums hold only where nobody else has put anything.
+async fn refuse_used(config: &Config) -> anyhow::Result<()> {
+    let backend = host::open(config, None).await?;
+    let (groups, state) = (backend.overview.groups().await, backend.state.scan("", None, 1).await);
+    backend.close().await;
+    if !groups?.is_empty() || !state?.is_empty() {
+        bail!(
+            "{} is in use; the demo needs an empty database: name another by its number, redis://HOST/9",
+            config.bus.url
+        );
+    }
     Ok(())
 }
 

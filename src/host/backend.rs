@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bus::promise::{self, Promise};
 use crate::bus::redis::{self, Address, RedisBus};
 use crate::bus::sqlite::{self, Place, SqliteStore};
 use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
@@ -114,9 +115,15 @@ fn sqlite(
 }
 
 async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
+    let bus = RedisBus::open(redis_options(url, config, instance)?).await?;
+    Ok(Backend::of(&bus, Store::Redis(bus.clone())))
+}
+
+fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<redis::Options, BusError> {
     let unusable = |cause| BusError::Unusable { store: url.to_string(), cause };
     let address = Address::parse(url.secret()).map_err(unusable)?;
-    let bus = RedisBus::open(redis::Options {
+    Ok(redis::Options {
+        allow_eviction: config.redis.allow_eviction,
         prefix: config.redis.prefix.clone(),
         state_prefix: config.redis.state_prefix.clone(),
         recovery_time: config.recovery_time,
@@ -127,8 +134,23 @@ async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> 
         upkeep_every: UPKEEP_EVERY,
         ..redis::Options::at(address)
     })
-    .await?;
-    Ok(Backend::of(&bus, Store::Redis(bus.clone())))
+}
+
+/// What the store that the configuration names promises.
+///
+/// # Errors
+/// When it is a server that cannot be asked, or used.
+pub async fn promises(config: &Config) -> Result<Vec<Promise>, BusError> {
+    match &config.bus.url {
+        BusUrl::SqliteFile(_) => Ok(promise::of_sqlite_file(config.sqlite.synchronous == Synchronous::Full)),
+        BusUrl::Memory => Ok(promise::of_memory()),
+        BusUrl::Redis(url) => redis::promises(&redis_options(url, config, None)?).await,
+    }
+}
+
+/// About how many bytes an idempotency record takes in the memory of the store; `None`: it lies on a disk.
+pub fn record_bytes(config: &Config) -> Option<u64> {
+    matches!(config.bus.url, BusUrl::Redis(_)).then_some(redis::RECORD_BYTES)
 }
 
 /// The name of this process where none was given: host name and process id.
