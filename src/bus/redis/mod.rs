@@ -26,10 +26,12 @@ mod procedure;
 mod publish;
 mod reader;
 mod reply;
+mod route;
 mod settle;
 mod state;
 mod store;
 mod takeover;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +106,7 @@ impl RedisBus {
     /// [`BusError::Away`] where the server cannot be reached, [`BusError::Unusable`] where it cannot be used as it is.
     pub async fn open(options: Options) -> Result<Arc<Self>, BusError> {
         let store = Arc::new(Store::new(options));
-        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told(fault))?;
+        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told_at_start(fault))?;
         let due = Due::begin(store.clone());
         store.spawn(bell::listen(store.clone()));
         store.spawn(ring_deaths(store.clone(), beat.clone()));
