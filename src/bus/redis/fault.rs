@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError, Value};
 
@@ -117,7 +118,9 @@ fn of_io(error: &RedisError) -> Fault {
     if error.is_timeout() {
         return Fault::Away("it does not answer in time".into());
     }
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    // The client library shares its causes.
+    let shared = error.source().and_then(|cause| cause.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let cause = shared.and_then(|cause| cause.downcast_ref::<io::Error>());
     match cause.map(io::Error::kind) {
         Some(io::ErrorKind::InvalidData) => Fault::Barred(format!(
             "no TLS with it ({error:.200}); look whether its certificate is for this name, whether ?ca_file= names who \
@@ -168,6 +171,9 @@ fn of_plain(detail: &str, said: &str) -> Fault {
     }
     if detail.starts_with("DB index") || detail.starts_with("invalid DB index") {
         return Fault::Unusable(format!("it has no such database; change the number in the address ({said})"));
+    }
+    if detail.starts_with("unknown command") {
+        return Fault::Barred(format!("it has no such command; it is too old, or the command was renamed ({said})"));
     }
     if detail.starts_with("AUTH <password> called without") {
         return Fault::Stranger(format!("it wants no password; take it out of the address ({said})"));

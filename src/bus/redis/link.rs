@@ -4,13 +4,14 @@
 //! one task looks for it and every call fails at once. Blocking reads never go this way; they have connections of their own,
 //! to the same server.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
@@ -23,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PROOF: Duration = Duration::from_millis(500);
 /// The longest time between two attempts; chance makes it up to half as short, so that processes do not come together.
 const PAUSE_MAX: Duration = Duration::from_millis(800);
-/// A connection that broke sooner than this was none: the next one waits as after a failed attempt.
-const STEADY: Duration = Duration::from_secs(1);
 
 /// A shared connection.
 pub(super) struct Link {
@@ -53,10 +52,11 @@ enum State {
 struct Live {
     route: Route,
     connection: MultiplexedConnection,
-    since: Instant,
     /// Ends every call that is under way.
     broken: CancellationToken,
-    /// Attempts before it without a steady connection.
+    /// It was of use: somebody was answered.
+    used: AtomicBool,
+    /// Attempts up to this one without a connection that was of use.
     failures: u32,
 }
 
@@ -149,7 +149,10 @@ impl Shared {
         let error = tokio::select! {
             biased;
             answer = answer => match answer {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    live.used.store(true, Ordering::Relaxed);
+                    return Ok(answer);
+                }
                 Err(error) => error,
             },
             () = live.broken.cancelled() => return Err(Fault::Away("the connection broke".into())),
@@ -170,7 +173,8 @@ impl Shared {
 
     /// `live` is not used again, by nobody. What was sent over it has an open outcome.
     fn broke(self: &Arc<Self>, live: &Arc<Live>, fault: Fault) {
-        let failures = if live.since.elapsed() < STEADY { live.failures + 1 } else { 0 };
+        let of_use = live.used.load(Ordering::Relaxed) && !fault.ends_connection();
+        let failures = if of_use { 0 } else { live.failures + 1 };
         let was_up = self.state.send_if_modified(|state| {
             let same = matches!(state, State::Up(up) if Arc::ptr_eq(up, live));
             if same {
@@ -187,7 +191,7 @@ impl Shared {
     async fn connect(&self, failures: u32) -> Result<Live, Fault> {
         let route = Route::find(&self.address, &self.name).await?;
         let connection = route.connect(PATIENCE).await?;
-        Ok(Live { route, connection, since: Instant::now(), broken: CancellationToken::new(), failures })
+        Ok(Live { route, connection, broken: CancellationToken::new(), used: AtomicBool::default(), failures })
     }
 }
 

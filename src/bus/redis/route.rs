@@ -6,11 +6,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo, TlsCertificates,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
+    TlsCertificates, Value,
 };
 use tokio::time::timeout;
 
@@ -57,29 +58,35 @@ impl Route {
 
     /// Says who we are and asks who it is, in one round trip.
     async fn introduced(&self, patience: Duration) -> Result<MultiplexedConnection, Fault> {
-        let mut connection = open(&self.client, patience).await?;
-        let mut hello = Pipeline::new();
-        if let Some(login) = login(&self.login) {
-            hello.add_command(login);
-        }
+        let connection = open(&self.client, patience).await?;
+        let mut hello: Vec<_> = login(&self.login).into_iter().collect();
         if self.database != 0 {
-            hello.cmd("SELECT").arg(self.database);
+            hello.push(command(&["SELECT", &self.database.to_string()]));
         }
         let must = hello.len();
-        hello.cmd("CLIENT").arg("SETNAME").arg(&self.name).cmd("ROLE");
-        let answers = connection.send_packed_commands(&hello, 0, hello.len()).await;
-        let mut answers = answers.map_err(|error| fault::of(&error))?;
-        let role = answers.pop().unwrap_or_default();
+        hello.extend([command(&["CLIENT", "SETNAME", &self.name]), command(&["ROLE"])]);
+        // Not as a pipeline: its error would not say what came back instead of an answer.
+        let answers = hello.iter().map(|command| {
+            let mut connection = connection.clone();
+            async move { connection.send_packed_command(command).await.map_err(|error| fault::of(&error)) }
+        });
+        let mut answers = join_all(answers).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let role = fault::checked(answers.pop().unwrap_or_default());
         for (at, answer) in answers.into_iter().enumerate() {
             let fault = fault::checked(answer).err();
-            // Whoever may not be named is still let in.
-            if let Some(fault) = fault.filter(|fault| at < must || matches!(fault, Fault::Stranger(_) | Fault::Away(_)))
-            {
+            // Whoever may not give himself a name is let in nevertheless.
+            if let Some(fault) = fault.filter(|fault| at < must || !matches!(fault, Fault::Barred(_))) {
                 return Err(fault);
             }
         }
         is_master(role).map(|()| connection)
     }
+}
+
+fn command(words: &[&str]) -> Cmd {
+    let mut command = Cmd::new();
+    command.arg(words);
+    command
 }
 
 /// The name of connections of `instance`; it must be one word.
@@ -88,12 +95,12 @@ pub(super) fn name(instance: &str) -> String {
     format!("moontide:{word}")
 }
 
-/// Whoever may not ask, or is not understood, believes it.
-fn is_master(role: Value) -> Result<(), Fault> {
-    let role = match fault::checked(role) {
+/// Whoever may not ask believes it.
+fn is_master(role: Result<Value, Fault>) -> Result<(), Fault> {
+    let role = match role {
         Ok(role) => reply::list(role)?.into_iter().next().map(reply::text).transpose()?,
-        Err(fault @ (Fault::Stranger(_) | Fault::Elsewhere(_))) => return Err(fault),
-        Err(_) => None,
+        Err(Fault::Barred(_)) => None,
+        Err(fault) => return Err(fault),
     };
     match role.as_deref() {
         Some("slave" | "replica") => {
@@ -150,7 +157,7 @@ async fn open(client: &Client, patience: Duration) -> Result<MultiplexedConnecti
     opening.await.map_err(|error| fault::of(&error))
 }
 
-fn login(login: &Login) -> Option<redis::Cmd> {
+fn login(login: &Login) -> Option<Cmd> {
     let password = login.password.as_ref()?;
     let mut auth = redis::cmd("AUTH");
     if let Some(user) = &login.user {

@@ -1,8 +1,17 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
+mod cuts;
+mod outages;
+mod proxy;
+mod rig;
 pub mod server;
 
 use server::{Kind, Server};
+
+/// Asks again until it is so.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    crate::conformance::until(|| std::future::ready(is_so())).await;
+}
 
 #[test]
 fn a_servers_clock_stands_still_until_it_is_moved() {
