@@ -22,7 +22,7 @@ pub const RECORD_BYTES: u64 = 230;
 
 /// Refuses a server that cannot be used.
 pub(super) async fn check(store: &Store) -> Result<(), BusError> {
-    let told = |fault| store.told(fault);
+    let told = |fault| store.told_at_start(fault);
     let info = info(&store.link).await.map_err(told)?;
     refuse(&info, store.options.allow_eviction).map_or(Ok(()), |why| Err(told(Fault::Unusable(why))))?;
     let mut write = redis::cmd("SET");

@@ -32,11 +32,13 @@ mod reader;
 mod replay;
 mod reply;
 mod roll;
+mod route;
 mod settle;
 mod standing;
 mod state;
 mod store;
 mod takeover;
+mod tls;
 mod upkeep;
 
 use std::sync::Arc;
@@ -117,7 +119,7 @@ impl RedisBus {
     pub async fn open(options: Options) -> Result<Arc<Self>, BusError> {
         let store = Arc::new(Store::new(options));
         fitness::check(&store).await?;
-        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told(fault))?;
+        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told_at_start(fault))?;
         let due = Due::begin(store.clone());
         store.spawn(bell::listen(store.clone()));
         store.spawn(upkeep::keep_up(store.clone()));

@@ -1,6 +1,10 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
+mod cuts;
 mod harness;
+mod outages;
+mod proxy;
+mod rig;
 pub mod server;
 
 use harness::RedisHarness;
@@ -10,6 +14,11 @@ use crate::conformance::suite;
 
 suite!(on_redis, crate::redis::RedisHarness::new(crate::redis::Kind::Redis));
 suite!(on_valkey, crate::redis::RedisHarness::new(crate::redis::Kind::Valkey));
+
+/// Asks again until it is so.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    crate::conformance::until(|| std::future::ready(is_so())).await;
+}
 
 #[test]
 fn a_servers_clock_stands_still_until_it_is_moved() {

@@ -82,6 +82,10 @@ impl Server {
         panic!("the server does not start: {}", server.log());
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
