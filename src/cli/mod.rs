@@ -112,19 +112,22 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(_) | Command::Check(_) | Command::Demo(_) => config::load(&cli.flags)?,
         _ => config::load_without_secrets(&cli.flags)?,
     };
-    if matches!(command, Command::Demo(_)) && cli.flags.bus.is_some() {
-        return Err(UsageError("the demo brings a store of its own: leave out --bus".into()).into());
+    let on_server = cli.flags.bus.is_some();
+    if matches!(command, Command::Demo(_)) && on_server && !matches!(config.bus.url, BusUrl::Redis(_)) {
+        let message = "the demo brings a file of its own: leave out --bus, or name a server with redis://HOST";
+        return Err(UsageError(message.into()).into());
     }
     let serves = matches!(&command, Command::Run(_) | Command::Demo(demo::DemoArgs { keep: true, .. }));
     logging::start(&config.log, cli.flags.log.is_some(), serves);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    let done = runtime.block_on(dispatch(command, config));
+    let done = runtime.block_on(dispatch(command, config, on_server));
     // A load of many handlers that is still under way is nothing to wait for.
     runtime.shutdown_background();
     done
 }
 
-async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+/// `on_server`: the command line named the store.
+async fn dispatch(command: Command, config: Config, on_server: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args, config).await,
         Command::Emit(args) => emit::run(args, &config).await,
@@ -137,7 +140,7 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
         Command::Groups(command) => groups::run(command, &config).await,
         Command::Backup(args) => backup::run(&args, &config).await,
         Command::Completions(args) => completions::run(&args),
-        Command::Demo(args) => demo::run(args, config).await,
+        Command::Demo(args) => demo::run(args, config, on_server).await,
     }
 }
 

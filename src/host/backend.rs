@@ -82,6 +82,21 @@ pub async fn look(config: &Config) -> Result<Backend, BusError> {
     }
 }
 
+/// Removes everything on the configuration's server whose name begins with `prefix`; where events lie in a file, nothing.
+///
+/// # Errors
+/// Where the server cannot be reached; some of it may be left then.
+pub async fn erase(config: &Config, prefix: &str) -> Result<(), BusError> {
+    match &config.bus.url {
+        BusUrl::Redis(url) => redis::erase(&address(url)?, prefix).await,
+        BusUrl::SqliteFile(_) | BusUrl::Memory => Ok(()),
+    }
+}
+
+fn address(url: &RedisUrl) -> Result<Address, BusError> {
+    Address::parse(url.secret()).map_err(|cause| BusError::Unusable { store: url.to_string(), cause })
+}
+
 fn sqlite(
     open: fn(sqlite::Options) -> Result<Arc<SqliteStore>, BusError>,
     place: Place,
@@ -106,8 +121,6 @@ fn sqlite(
 }
 
 async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
-    let unusable = |cause| BusError::Unusable { store: url.to_string(), cause };
-    let address = Address::parse(url.secret()).map_err(unusable)?;
     let bus = RedisBus::open(redis::Options {
         prefix: config.redis.prefix.clone(),
         state_prefix: config.redis.state_prefix.clone(),
@@ -117,7 +130,7 @@ async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> 
         forget_group_after: config.forget_group_after,
         dead_letters_retain: config.dead_letters_retain,
         upkeep_every: UPKEEP_EVERY,
-        ..redis::Options::at(address)
+        ..redis::Options::at(address(url)?)
     })
     .await?;
     Ok(Backend::of(&bus, Store::Redis(bus.clone())))

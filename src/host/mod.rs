@@ -30,7 +30,7 @@ use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
-pub use backend::{Backend, look, open};
+pub use backend::{Backend, erase, look, open};
 
 use backend::default_instance;
 use doors::Doors;

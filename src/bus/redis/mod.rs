@@ -13,6 +13,7 @@ mod discovery;
 mod door;
 mod due;
 mod entry;
+mod erase;
 mod fault;
 mod group;
 mod held;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
+pub use erase::erase;
 
 use async_trait::async_trait;
 
