@@ -21,6 +21,7 @@ mod operations;
 mod redis;
 mod relay;
 mod reload;
+mod rig;
 mod scripts;
 mod sqlite;
 mod stuck;

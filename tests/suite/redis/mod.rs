@@ -1,6 +1,7 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
 mod harness;
+mod process;
 pub mod server;
 
 use harness::RedisHarness;
