@@ -3,6 +3,7 @@
 mod harness;
 mod process;
 pub mod server;
+mod storm;
 
 use harness::RedisHarness;
 use server::{Kind, Server};
