@@ -22,6 +22,7 @@ mod operations;
 mod redis;
 mod relay;
 mod reload;
+mod rig;
 mod scripts;
 mod siege;
 mod sqlite;

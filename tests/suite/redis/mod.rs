@@ -3,9 +3,11 @@
 mod cuts;
 mod harness;
 mod outages;
+mod process;
 mod proxy;
 mod rig;
 pub mod server;
+mod storm;
 
 use harness::RedisHarness;
 use server::{Kind, Server};

@@ -11,6 +11,8 @@ local function take()
   return ARGV[at - 1]
 end
 
+local parked, due, delayed = p .. 'parked', p .. 'due', p .. 'delayed'
+
 -- Types of keys, as they are by now.
 local kinds = {}
 
@@ -49,13 +51,20 @@ end
 
 -- Keeps the fields from argument `first` to `last` until they are due in `stream`.
 local function park(stream, delay, first, last)
-  local id = redis.call('XADD', p .. 'parked', '*', unpack(ARGV, first, last))
-  redis.call('ZADD', p .. 'due', now + delay, id .. ' ' .. stream)
-  redis.call('HINCRBY', p .. 'delayed', stream, 1)
+  local id = redis.call('XADD', parked, '*', unpack(ARGV, first, last))
+  redis.call('ZADD', due, now + delay, id .. ' ' .. stream)
+  redis.call('HINCRBY', delayed, stream, 1)
 end
 
 -- Stores the `count` events at argument `from`, all or none; returns why not, and their ids (false: later).
 local function store_events(from, count)
+  if count == 1 and ARGV[from + 1] == '-' and ARGV[from + 2] == '0' then
+    local stream = ARGV[from]
+    local id = redis.pcall('XADD', stream, '*', unpack(ARGV, from + 4, from + 3 + ARGV[from + 3]))
+    if type(id) == 'table' then return 'stream "' .. stream .. '" takes no entry: ' .. id.err end
+    kinds[stream] = 'stream'
+    return nil, { id }
+  end
   local ids, place = {}, from
   for i = 1, count do
     local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
