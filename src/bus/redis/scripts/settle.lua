@@ -10,7 +10,7 @@ local standing, dead, replayed = p .. 'group:' .. group, p .. 'dead', p .. 'dead
 local kept = redis.call('HGET', receipts, slot)
 if kept then
   local of, answers = string.match(kept, '^(%d+) (.*)$')
-  if of == number then
+  if tonumber(of) == number then
     local all = string.match(answers, '^D(%d+)$')
     if not all then return { now, 1, unpack(cjson.decode(answers)) } end
     local done = { now, 1 }
@@ -22,12 +22,12 @@ end
 -- The streams of the batch, and what of them is ours: entry → times it was delivered. Asked for stretches in which
 -- most entries are of this batch.
 local streams = {}
-for i = 1, tonumber(take()) do
-  local name, own, last = take(), take() == '1', take()
+for i = 1, take() do
+  local name, own, last = take(), take() == 1, take()
   local stream = { name = name, own = own, last = last, mine = {}, done = {}, freed = false }
   local mine = stream.mine
-  for _ = 1, tonumber(take()) do
-    local first, to, in_hand = take(), take(), tonumber(take())
+  for _ = 1, take() do
+    local first, to, in_hand = take(), take(), take()
     local pending = redis.pcall('XPENDING', name, group, first, to, in_hand, me)
     if pending.err then
       if not string.find(pending.err, '^NOGROUP') and not string.find(pending.err, '^WRONGTYPE') then
@@ -57,11 +57,11 @@ local function still(kind, key)
   elseif kind == '=' then
     return value == take()
   end
-  local length, hash = tonumber(take()), take()
+  local length, hash = take(), take()
   return value and #value == length and redis.sha1hex(value) == hash
 end
 
--- A delivery's arguments: stream, entry, times delivered, '1' where it has a mark, the dead letter that it replays or
+-- A delivery's arguments: stream, entry, times delivered, 1 where it has a mark, the dead letter that it replays or
 -- '', verdict and what belongs to it.
 local function after_delivery(from)
   local verdict = ARGV[from + 5]
@@ -74,7 +74,7 @@ local function acknowledge(stream, from)
   local entry, done = ARGV[from + 1], stream.done
   stream.mine[entry] = false
   done[#done + 1] = entry
-  if ARGV[from + 3] == '1' then
+  if ARGV[from + 3] == 1 then
     redis.call('HDEL', p .. 'marks:' .. group, stream.name .. '/' .. entry)
   end
 end
@@ -92,7 +92,7 @@ local function give_back(stream, from)
   redis.call('XCLAIM', stream.name, group, 'moontide:free', 0, entry, 'RETRYCOUNT', ARGV[from + 2], 'JUSTID')
   stream.mine[entry] = false
   stream.freed = true
-  if ARGV[from + 3] == '1' then
+  if ARGV[from + 3] == 1 then
     local marks, field = p .. 'marks:' .. group, stream.name .. '/' .. entry
     local mark = redis.call('HGET', marks, field)
     if mark then redis.call('HSET', marks, field, string.match(mark, '^%d+') .. ' 0') end
@@ -101,7 +101,7 @@ end
 
 -- Applies a verdict; returns the dead letter, if the delivery became one.
 local function finish(from)
-  local stream, replay, verdict = streams[tonumber(ARGV[from])], ARGV[from + 4], ARGV[from + 5]
+  local stream, replay, verdict = streams[ARGV[from]], ARGV[from + 4], ARGV[from + 5]
   if verdict == 'F' then return give_back(stream, from) end
   local letter
   if verdict == 'R' then
@@ -126,7 +126,7 @@ end
 local function taken(by, token, from, count)
   for _ = 1, count do
     if ARGV[from + 4] ~= '' then redis.call('HDEL', replayed, ARGV[from + 4]) end
-    acknowledge(streams[tonumber(ARGV[from])], from)
+    acknowledge(streams[ARGV[from]], from)
     from = after_delivery(from)
   end
   by = string.match(by, '^committed (.*)$') or string.match(by, '^dead %S+ (.*)$') or by
@@ -185,16 +185,16 @@ local function unfit_own(retries, dies)
 end
 
 local function run()
-  local count = tonumber(ARGV[at])
+  local count = ARGV[at]
   local deliveries = at + 1
   local place = deliveries
   local ours, goes_back, retries, dies = true, true, false, false
   for _ = 1, count do
-    local stream, entry, verdict = streams[tonumber(ARGV[place])], ARGV[place + 1], ARGV[place + 5]
+    local stream, entry, verdict = streams[ARGV[place]], ARGV[place + 1], ARGV[place + 5]
     if stream.gone then return 'R' end
     local times = stream.mine[entry]
     if times == nil then times = single(stream, entry) end
-    ours = ours and times == tonumber(ARGV[place + 2])
+    ours = ours and times == ARGV[place + 2]
     goes_back = goes_back and verdict == 'F'
     retries = retries or verdict == 'R'
     dies = dies or verdict == 'D'
@@ -204,7 +204,7 @@ local function run()
 
   at = place + 1
   local moved
-  for _ = 1, tonumber(ARGV[place]) do
+  for _ = 1, ARGV[place] do
     local name, kind = take(), take()
     if not still(kind, state .. name) and not moved then moved = name end
   end
@@ -218,7 +218,7 @@ local function run()
     end
   end
 
-  local events = tonumber(ARGV[at + 4])
+  local events = ARGV[at + 4]
   local first_event = at + 5
   local why, puts
   local writes = first_event
@@ -226,8 +226,8 @@ local function run()
     why, writes = check_events(first_event, events)
     if why then return 'I' .. why end
   end
-  if ARGV[writes] ~= '0' then
-    why, puts = plan(writes + 1, tonumber(ARGV[writes]))
+  if ARGV[writes] ~= 0 then
+    why, puts = plan(writes + 1, ARGV[writes])
   end
   if retries or dies then why = why or unfit_own(retries, dies) end
   if why then return 'I' .. why end
@@ -252,7 +252,7 @@ end
 
 -- How many arguments each run has stands at the end.
 local answers, all_done = {}, true
-local runs = tonumber(take())
+local runs = take()
 for i = 1, runs do
   local next_run = at + ARGV[#ARGV - runs + i]
   local fine, answer = pcall(run)
@@ -287,5 +287,5 @@ end
 if freed then ring('freed', group) end
 
 redis.call('HSET', receipts, slot, number .. ' ' .. (all_done and 'D' .. #answers or cjson.encode(answers)))
-if tonumber(number) % 1000 == 1 then redis.call('EXPIRE', receipts, 604800) end
+if number % 1000 == 1 then redis.call('EXPIRE', receipts, 604800) end
 return { now, 0, unpack(answers) }
