@@ -1,6 +1,8 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
+mod backlog;
 mod harness;
+mod power;
 mod process;
 pub mod server;
 mod storm;
