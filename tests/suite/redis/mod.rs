@@ -1,8 +1,10 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
+mod backlog;
 mod cuts;
 mod harness;
 mod outages;
+mod power;
 mod process;
 mod proxy;
 mod rig;
