@@ -1,6 +1,7 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
 mod cuts;
+mod errors;
 mod outages;
 mod proxy;
 mod rig;
