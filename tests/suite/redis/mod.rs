@@ -4,6 +4,7 @@ mod cuts;
 mod errors;
 mod outages;
 mod proxy;
+mod resets;
 mod rig;
 pub mod server;
 
