@@ -58,10 +58,16 @@ impl Route {
     /// A connection whose answers are waited for as long as `patience` says.
     pub async fn connect(&self, patience: Duration) -> Result<MultiplexedConnection, Fault> {
         let connecting = timeout(CONNECT, self.introduced(patience)).await;
-        match connecting.unwrap_or_else(|_| Err(Fault::Away(format!("no connection with it within {CONNECT:?}")))) {
+        match connecting.unwrap_or_else(|_| Err(self.too_slow())) {
             Err(Fault::Away(cause)) => Err(self.turned_away().await.unwrap_or(Fault::Away(cause))),
             other => other,
         }
+    }
+
+    fn too_slow(&self) -> Fault {
+        let tls = matches!(self.client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+        let hint = if tls { "; is that port for TLS?" } else { "" };
+        Fault::Away(format!("no connection with it within {CONNECT:?}{hint}"))
     }
 
     /// What the server says to those that it turns away: it does so before it is asked, which the client library does not

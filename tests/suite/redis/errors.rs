@@ -111,6 +111,7 @@ async fn a_script_of_somebody_else_is_waited_for() {
         let script = std::thread::spawn(move || {
             redis::cmd("EVAL").arg("while true do end").arg(0).query::<redis::Value>(&mut other)
         });
+        until(|| trouble.server.try_call(&["GET", "x"]).is_err_and(|error| error.code() == Some("BUSY"))).await;
         trouble.settle_fails("SCRIPT KILL").await;
         trouble.server.call(&["SCRIPT", "KILL"]);
         assert!(script.join().expect("it did not panic").is_err(), "it was killed");

@@ -2,11 +2,13 @@
 
 mod cuts;
 mod errors;
+mod failover;
 mod outages;
 mod proxy;
 mod resets;
 mod rig;
 pub mod server;
+mod tls;
 
 use server::{Kind, Server};
 
