@@ -20,6 +20,7 @@ use super::HandlerMetrics;
 use super::custom::{Custom, CustomFamilies};
 use super::groups::Groups;
 use super::lines::Lines;
+use super::outages::Outages;
 use super::pairs::{Admission, Pairs, Series};
 
 /// Every family of this process. Cheap to clone.
@@ -46,6 +47,8 @@ pub struct Metrics {
     reloads: IntCounterVec,
     pub(super) info: IntGaugeVec,
     pub(super) custom: Arc<CustomFamilies>,
+    /// Which errors of the store are worth a log line.
+    pub outages: Arc<Outages>,
 }
 
 impl Default for Metrics {
@@ -123,6 +126,7 @@ impl Metrics {
                 ),
             ),
             custom: Arc::new(CustomFamilies::new(registry.clone())),
+            outages: Arc::default(),
             registry,
         }
     }

@@ -5,6 +5,7 @@ mod errors;
 mod failover;
 mod outages;
 mod proxy;
+mod quiet;
 mod resets;
 mod rig;
 pub mod server;
