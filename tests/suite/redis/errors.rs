@@ -297,6 +297,16 @@ async fn what_cannot_work_is_said_at_the_start() {
         assert!(error.to_string().contains(says) && !error.to_string().contains("geheim"), "{url}: {error}");
     }
     Rig::new(&format!("redis://{at}/7")).await.one().await;
-    let (databases,): (String,) = (server.get(&["INFO", "keyspace"]),);
+    let databases: String = server.get(&["INFO", "keyspace"]);
     assert!(databases.contains("db7:") && !databases.contains("db0:"), "{databases}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_of_this_machine_leads_to_a_server() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("socket");
+    let server = Server::with(Kind::Redis, &["--unixsocket", &socket.display().to_string()]);
+    let mut rig = Rig::new(&format!("unix://{}", socket.display())).await;
+    rig.one().await;
+    rig.check_all(&server);
 }
