@@ -69,6 +69,10 @@ impl Proxy {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Connections that were made so far.
     pub fn accepted(&self) -> usize {
         self.faults.accepted.load(Ordering::SeqCst)
