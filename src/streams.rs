@@ -5,10 +5,27 @@
 
 use std::time::Duration;
 
-use crate::event::TypePattern;
+use crate::event::{ATTRIBUTE_BYTES_MAX, TypePattern, check_type};
 
 /// Where types live that no rule names.
 pub const DEFAULT_STREAM: &str = "events:{type}";
+
+/// Streams whose names begin so belong to the host.
+const RESERVED_PREFIX: &str = "moontide:";
+
+/// Whether scripts and configuration may name a stream so; says why not.
+///
+/// # Errors
+/// The reason.
+pub fn check_stream(name: &str) -> Result<(), String> {
+    if name.len() > ATTRIBUTE_BYTES_MAX {
+        return Err(format!("a stream's name has at most {ATTRIBUTE_BYTES_MAX} bytes"));
+    }
+    if name.starts_with(RESERVED_PREFIX) {
+        return Err(format!("what begins with {RESERVED_PREFIX:?} belongs to the host"));
+    }
+    check_type(name).map_err(|_| "letters, digits and . _ - : / make a stream's name".to_owned())
+}
 
 /// One `[[stream]]` table.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,6 +8,7 @@
 pub mod intake;
 mod operations;
 mod past;
+pub mod promise;
 pub mod redis;
 pub mod relay;
 mod selection;

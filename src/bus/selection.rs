@@ -41,7 +41,12 @@ impl Selection {
 
 /// Whether `subscription` reads the stream called `name` without naming it.
 pub(super) fn discovers(subscription: &Subscription, name: &str) -> bool {
-    subscription.discover.iter().any(|(prefix, types)| discovered(name, prefix, types))
+    subscription.discover.iter().any(|one| fits(name, one))
+}
+
+/// Whether a stream called `name` is one of those that begin with a prefix and go on as a pattern says.
+pub(super) fn fits(name: &str, (prefix, types): &(String, TypePattern)) -> bool {
+    discovered(name, prefix, types)
 }
 
 fn discovered(name: &str, prefix: &str, types: &TypePattern) -> bool {

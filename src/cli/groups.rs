@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{FAILED, UsageError, look, open, output};
+use super::{FAILED, UsageError, look, open_existing, output};
 use crate::bus::GroupDetail;
 use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::host::Backend;
+use crate::script::check_group;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -30,6 +31,7 @@ pub enum GroupsCommand {
     },
     /// Hand positions, pending and delayed work and dead letters of a group over to another one
     Move {
+        /// The group whose place is taken
         #[arg(value_name = "OLD")]
         from: String,
         /// Created where it is missing; what it has handled already is not handled again
@@ -38,6 +40,7 @@ pub enum GroupsCommand {
     },
     /// Forget where a group stands, and what waits for it; its dead letters stay
     Forget {
+        /// As `moontide groups list` names it
         #[arg(value_name = "GROUP")]
         group: String,
         /// Do not ask
@@ -47,11 +50,7 @@ pub enum GroupsCommand {
 }
 
 fn group_name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
-    match text.is_empty() || !text.chars().all(fits) {
-        true => Err("letters, digits and . _ - / :".into()),
-        false => Ok(text.to_owned()),
-    }
+    check_group(text).map(|()| text.to_owned())
 }
 
 #[derive(Serialize)]
@@ -79,7 +78,7 @@ struct Position {
 pub async fn run(command: GroupsCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let backend = match &command {
         GroupsCommand::List { .. } => look(config).await?,
-        GroupsCommand::Move { .. } | GroupsCommand::Forget { .. } => open(config).await?,
+        GroupsCommand::Move { .. } | GroupsCommand::Forget { .. } => open_existing(config).await?,
     };
     let done = execute(command, &backend).await;
     backend.close().await;
@@ -92,9 +91,11 @@ async fn execute(command: GroupsCommand, backend: &Backend) -> anyhow::Result<Ex
         GroupsCommand::Move { from, to } => {
             let moved = backend.groups.hand_over(&from, &to).await?;
             output::say(&format!(
-                "{to} goes on where {from} stood: {} streams, {} events that it had skipped, {} retries and delayed events, \
-                 {} dead letters",
-                moved.streams, moved.taken_in, moved.delayed, moved.dead
+                "{to} goes on where {from} stood: {}, {} that it had skipped, {} of retries and delayed work, {}",
+                output::counted(moved.streams as usize, "stream"),
+                output::counted(moved.taken_in as usize, "event"),
+                output::counted(moved.delayed as usize, "piece"),
+                output::counted(moved.dead as usize, "dead letter"),
             ))?;
             output::remark(&format!("idempotency records stay with {from}: what it handled is no duplicate for {to}"));
             Ok(ExitCode::SUCCESS)

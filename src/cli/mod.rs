@@ -14,6 +14,7 @@ mod handlers;
 mod logging;
 mod new;
 mod output;
+mod plain;
 mod run;
 mod state;
 mod status;
@@ -112,8 +113,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(_) | Command::Check(_) | Command::Demo(_) => config::load(&cli.flags)?,
         _ => config::load_without_secrets(&cli.flags)?,
     };
-    let on_server = cli.flags.bus.is_some();
-    if matches!(command, Command::Demo(_)) && on_server && !matches!(config.bus.url, BusUrl::Redis(_)) {
+    let on_server = cli.flags.bus.is_some() && matches!(config.bus.url, BusUrl::Redis(_));
+    if matches!(command, Command::Demo(_)) && cli.flags.bus.is_some() && !on_server {
         let message = "the demo brings a file of its own: leave out --bus, or name a server with redis://HOST";
         return Err(UsageError(message.into()).into());
     }
@@ -126,12 +127,12 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     done
 }
 
-/// `on_server`: the command line named the store.
+/// `on_server`: the command line names a server, which the demo then takes.
 async fn dispatch(command: Command, config: Config, on_server: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args, config).await,
         Command::Emit(args) => emit::run(args, &config).await,
-        Command::Check(args) => check::run(&args, &config),
+        Command::Check(args) => check::run(&args, &config).await,
         Command::Handlers(args) => handlers::run(&args, &config).await,
         Command::Dead(command) => dead::run(command, &config).await,
         Command::State(command) => state::run(command, &config).await,

@@ -60,6 +60,7 @@ pub enum StateCommand {
     },
     /// Remove keys
     Delete {
+        /// As handlers name them: stock/lamp
         #[arg(value_name = "KEY", required = true)]
         keys: Vec<String>,
     },

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bus::promise::{self, Promise};
 use crate::bus::redis::{self, Address, RedisBus};
 use crate::bus::sqlite::{self, Place, SqliteStore};
 use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
@@ -47,6 +48,14 @@ impl Backend {
             groups: seen.clone(),
             housekeeping: seen.clone(),
             store,
+        }
+    }
+
+    /// Whether nothing can be stored in this process any more; only a new process helps.
+    pub fn is_closed(&self) -> bool {
+        match &self.store {
+            Store::Sqlite(store) => store.is_closed(),
+            Store::Redis(bus) => bus.is_closed(),
         }
     }
 
@@ -121,7 +130,13 @@ fn sqlite(
 }
 
 async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
-    let bus = RedisBus::open(redis::Options {
+    let bus = RedisBus::open(redis_options(url, config, instance)?).await?;
+    Ok(Backend::of(&bus, Store::Redis(bus.clone())))
+}
+
+fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<redis::Options, BusError> {
+    Ok(redis::Options {
+        allow_eviction: config.redis.allow_eviction,
         prefix: config.redis.prefix.clone(),
         state_prefix: config.redis.state_prefix.clone(),
         recovery_time: config.recovery_time,
@@ -132,8 +147,23 @@ async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> 
         upkeep_every: UPKEEP_EVERY,
         ..redis::Options::at(address(url)?)
     })
-    .await?;
-    Ok(Backend::of(&bus, Store::Redis(bus.clone())))
+}
+
+/// What the store that the configuration names promises.
+///
+/// # Errors
+/// When it is a server that cannot be asked, or used.
+pub async fn promises(config: &Config) -> Result<Vec<Promise>, BusError> {
+    match &config.bus.url {
+        BusUrl::SqliteFile(_) => Ok(promise::of_sqlite_file(config.sqlite.synchronous == Synchronous::Full)),
+        BusUrl::Memory => Ok(promise::of_memory()),
+        BusUrl::Redis(url) => redis::promises(&redis_options(url, config, None)?).await,
+    }
+}
+
+/// About how many bytes an idempotency record takes in the memory of the store; `None`: it lies on a disk.
+pub fn record_bytes(config: &Config) -> Option<u64> {
+    matches!(config.bus.url, BusUrl::Redis(_)).then_some(redis::RECORD_BYTES)
 }
 
 /// The name of this process where none was given: host name and process id.

@@ -3,7 +3,7 @@
 //! Ready means progress, or provably nothing to do: the store takes events, every worker is at work and stays so, and nothing
 //! has waited for one that does nothing. Asked on demand; what the store says is kept for a moment, so that asking often costs little.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,9 @@ impl Standing {
         let mut problems = Vec::new();
         if self.supervisor.is_finished() && !self.parts.stop.is_cancelled() {
             problems.push("nobody looks after the workers any more".to_owned());
+        }
+        if self.parts.backend.is_closed() && !self.parts.stop.is_cancelled() {
+            problems.push("nobody writes to the store any more; start this process again".to_owned());
         }
         let tasks = self.parts.tasks.lock();
         let dead = tasks.iter().filter(|(_, task)| task.is_finished()).map(|(name, _)| name);
@@ -130,7 +133,9 @@ impl Status for Standing {
         let (takes, groups) = tokio::join!(self.takes_events(), self.groups());
         let connected = takes.is_ok() && groups.is_ok();
         let now = self.parts.clock.now();
-        let of = |name: &str| groups.iter().flat_map(|groups| groups.iter()).find(|group| group.handler == name);
+        let by_handler: HashMap<&str, &GroupStatus> =
+            groups.iter().flat_map(|groups| groups.iter()).map(|group| (&*group.handler, group)).collect();
+        let of = |name: &str| by_handler.get(name).copied();
         for (name, metrics) in &working {
             if of(name).is_some_and(|group| hangs(metrics.idle(), group, now)) {
                 problems.push(format!("events wait for {name}, which does nothing"));

@@ -1,6 +1,7 @@
 //! Wires the parts into a running host, and owns the order in which they start and stop.
 //!
-//! Start: registry, ports, store (`backend`), script threads, workers, watch, HTTP. Stop: the reverse, under one shared deadline; what is unfinished then goes back uncharged.
+//! Start: registry, ports, store (`backend`), script threads, workers, watch, HTTP. Stop: the reverse, under one shared
+//! deadline; what is unfinished then goes back uncharged.
 
 mod backend;
 mod doors;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::BusError;
+use crate::bus::promise::Promise;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::http::ListenError;
@@ -30,7 +32,7 @@ use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
-pub use backend::{Backend, erase, look, open};
+pub use backend::{Backend, erase, look, open, promises, record_bytes};
 
 use backend::default_instance;
 use doors::Doors;
@@ -186,7 +188,11 @@ impl Host {
 pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let handlers = config.handlers_dir.clone();
     let bus = config.bus.url.to_string();
+    let promises = promises(&config).await?;
     let host = Host::start(config, start).await?;
+    for Promise { when, holds } in promises {
+        tracing::info!("when {when}: {holds}");
+    }
     match host.snapshot().len() {
         0 => tracing::warn!("no handler in {} yet; a file that is dropped there starts by itself", handlers.display()),
         count => tracing::info!(count, "handlers from {}, events in {bus}", handlers.display()),

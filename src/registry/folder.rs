@@ -17,6 +17,8 @@ use crate::script::{Source, Sources};
 
 /// Largest script in bytes; compiling more takes seconds.
 pub const SOURCE_BYTES_MAX: u64 = 512 << 10;
+/// Longest name of a handler or module in bytes: it is a group's name and a label of metrics too.
+const NAME_BYTES_MAX: usize = 200;
 /// Deepest folder below the root.
 const DEPTH_MAX: usize = 16;
 /// Time stamps of files that changed within this many seconds are not trusted.
@@ -141,6 +143,7 @@ impl Walk {
             true => self.enter(&path, target, &format!("{below}/")),
             false if !meta.is_file() => Err("not a regular file".to_owned()),
             false => {
+                check_length(name_of(&below))?;
                 self.found.push((below, path, meta));
                 Ok(())
             }
@@ -218,6 +221,15 @@ fn check_part(name: &str) -> Result<(), String> {
     }
 }
 
+fn check_length(name: &str) -> Result<(), String> {
+    match name.len() {
+        len if len > NAME_BYTES_MAX => {
+            Err(format!("its name has {len} bytes with its folders, and at most {NAME_BYTES_MAX} are possible"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether a file of this name is a script.
 pub fn has_ending(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "luau" || ending == "lua")
@@ -225,6 +237,7 @@ pub fn has_ending(path: &Path) -> bool {
 
 /// Whether a handler can be called `name`; says why not.
 pub fn check_name(name: &str) -> Result<(), String> {
+    check_length(name)?;
     for part in name.split('/') {
         check_part(part)?;
         if part.is_empty() {
@@ -288,6 +301,8 @@ mod tests {
         fs::write(dir.path().join("big.luau"), vec![b' '; (SOURCE_BYTES_MAX + 1) as usize]).expect("a file");
         fs::write(dir.path().join("latin.luau"), b"return '\xff'").expect("a file");
         fs::write(dir.path().join("a b.luau"), "return 1").expect("a file");
+        fs::write(dir.path().join("a\nb.luau"), "return 1").expect("a file");
+        fs::write(dir.path().join(format!("{}.luau", "n".repeat(NAME_BYTES_MAX + 1))), "return 1").expect("a file");
         let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe.luau")).status();
         assert!(made.expect("mkfifo is there").success());
 
@@ -301,6 +316,8 @@ mod tests {
             "big.luau: larger",
             "latin.luau: not UTF-8 from byte 8",
             "a b.luau: ' ' cannot",
+            "b.luau: '\\n' cannot",
+            "nnn.luau: its name has 201 bytes",
             "pipe.luau: not a regular file",
         ] {
             assert!(reasons.contains(part), "{part} in\n{reasons}");

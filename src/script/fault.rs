@@ -6,12 +6,13 @@
 use std::any::Any;
 use std::rc::Rc;
 
-use mlua::{Function, Lua, Value};
+use mlua::{Function, Lua, MultiValue, Value};
 
 use super::Sources;
 use super::api::{Home, describe};
 use super::convert::Bounds;
 use super::hints::hint;
+use super::run::Run;
 use crate::outcome::{Failure, FailureKind, MESSAGE_BYTES_MAX};
 
 /// Longest kept trace in bytes, and its frames.
@@ -73,6 +74,23 @@ pub(super) fn handler(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Function> {
     })
 }
 
+/// The prelude's call of a file's top level; [`unguarded`] says what it came to.
+pub(super) fn guard(home: &Home) -> mlua::Result<&Function> {
+    home.load.get().ok_or_else(|| mlua::Error::runtime("the prelude did not run"))
+}
+
+/// What a guarded top level returned. What it threw is text in the end, a table too.
+pub(super) fn unguarded(run: &Run, (ok, mut values): (bool, MultiValue)) -> mlua::Result<MultiValue> {
+    if ok {
+        return Ok(values);
+    }
+    Err(match (values.pop_front(), run.fault.take()) {
+        (_, Some(fault)) => mlua::Error::RuntimeError(line_text(&fault)),
+        (Some(value), None) if is_memory_value(&value) => mlua::Error::MemoryError("not enough memory".to_owned()),
+        (value, None) => mlua::Error::RuntimeError(format!("{} was thrown", describe(&value.unwrap_or(Value::Nil)))),
+    })
+}
+
 /// What `pcall` hands to the script for an error that is no text of its own: memory errors end the run, errors of the host
 /// become text.
 pub(super) fn caught(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Function> {
@@ -125,7 +143,9 @@ fn value_text(lua: &Lua, home: &Home, value: &Value) -> String {
 /// An error that came as text: `file:line: message`, where the file is one of ours.
 pub(super) fn from_text(sources: &Sources, kind: FailureKind, text: &str) -> Failure {
     let Some((file, line, message)) = placed(sources, text) else { return Failure::new(kind, text) };
-    let mut failure = match sources.line(file, line).and_then(|source| hint(message, source)) {
+    let hint = sources.line(file, line).and_then(|source| hint(message, source));
+    // An error of a module comes by here once more on its way through the file that requires it.
+    let mut failure = match hint.filter(|hint| !message.contains(hint)) {
         Some(hint) => Failure::new(kind, format!("{message} ({hint})")),
         None => Failure::new(kind, message),
     };

@@ -2,11 +2,14 @@
 //!
 //! Owns what makes a program and its version. Reports all problems of a file at once, each with its place.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::api::Bucket;
 use super::meter::Meter;
 use super::vm::{Opening, Vm};
 use super::{LoadError, LoadOptions, Program, Sources, fault, manifest};
@@ -36,6 +39,7 @@ pub fn load(file: &str, sources: &Arc<Sources>, options: &LoadOptions) -> Result
         limits: &options.limits,
         clock: Arc::new(SystemClock),
         meter: Meter::unwatched(),
+        bucket: Rc::new(RefCell::new(Bucket::full())),
     };
     // Without a watchdog nothing yields.
     let waits = || Err(Failure::new(FailureKind::Error, "the top level waits for something; only `handle` can"));

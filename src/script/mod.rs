@@ -42,6 +42,7 @@ use crate::outcome::{Outcome, Read, Record};
 use crate::streams::Streams;
 
 pub use self::load::load;
+pub use self::manifest::check_group;
 pub use self::pool::Pool;
 pub use self::watchdog::EXIT_STUCK;
 

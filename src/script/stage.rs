@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use mlua::Function;
 use tokio::sync::OnceCell;
 
+use super::api::Bucket;
 use super::lookups::Lookups;
 use super::meter::Meter;
 use super::run::{Ruin, Run};
@@ -62,6 +63,8 @@ pub(super) struct Stage {
     pub meter: Rc<Meter>,
     /// By handler; an older version's VM is replaced, and goes when its last run ends.
     seats: RefCell<HashMap<Arc<str>, Seat>>,
+    /// What each handler may log, whichever VM it is in.
+    buckets: RefCell<HashMap<Arc<str>, Rc<RefCell<Bucket>>>>,
     live: RefCell<HashMap<u64, Rc<Run>>>,
     last_number: Cell<u64>,
 }
@@ -73,6 +76,7 @@ impl Stage {
             services,
             meter,
             seats: RefCell::default(),
+            buckets: RefCell::default(),
             live: RefCell::default(),
             last_number: Cell::default(),
         })
@@ -122,10 +126,16 @@ impl Stage {
 
     async fn open(&self, program: &Arc<Program>) -> Result<Rc<Warm>, Failure> {
         let (instance, clock) = (self.services.instance.clone(), self.services.clock.clone());
-        let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone())).await?;
+        let bucket = self.bucket(&program.name);
+        let vm = Vm::open(Opening::of(program, instance, clock, self.meter.clone(), bucket)).await?;
         let (handle, key) = vm.handle()?;
         let (number, used) = (self.number(), Cell::new(Instant::now()));
         Ok(Rc::new(Warm { vm, number, handle, key, used, clean: Cell::new(false) }))
+    }
+
+    fn bucket(&self, handler: &Arc<str>) -> Rc<RefCell<Bucket>> {
+        let mut buckets = self.buckets.borrow_mut();
+        buckets.entry(handler.clone()).or_insert_with(|| Rc::new(RefCell::new(Bucket::full()))).clone()
     }
 
     /// Takes `run` in; it is known until the returned number is given to [`Stage::leave`].
@@ -180,6 +190,7 @@ impl Stage {
     /// Drops VMs that nothing ran in for a while, and collects the garbage of those that may be next.
     pub fn drop_idle(&self) {
         self.seats.borrow_mut().retain(|_, seat| !seat.is_idle());
+        self.buckets.borrow_mut().retain(|_, bucket| Rc::strong_count(bucket) > 1 || bucket.borrow().counts());
         let seats = self.seats.borrow();
         let resting = seats.values().filter_map(Seat::resting).filter(|warm| warm.used.get().elapsed() > REST_AFTER);
         resting.filter(|warm| !warm.clean.replace(true)).for_each(|warm| warm.vm.collect());

@@ -3,7 +3,7 @@
 //! Owns which globals scripts have. A VM belongs to one thread and one version of one
 //! handler; nothing of a run stays in it but what the script keeps in its own top-level locals.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -69,6 +69,8 @@ pub(super) struct Opening<'a> {
     pub limits: &'a Limits,
     pub clock: Arc<dyn Clock>,
     pub meter: Rc<Meter>,
+    /// What may be logged; it outlives VMs, so that a script that loses its own gets no fresh one.
+    pub bucket: Rc<RefCell<Bucket>>,
 }
 
 /// A VM whose file was run: what it returned, and what it takes to run it.
@@ -157,7 +159,13 @@ fn changed() -> Failure {
 
 impl<'a> Opening<'a> {
     /// How `program` is opened on a script thread.
-    pub fn of(program: &'a Program, instance: Arc<str>, clock: Arc<dyn Clock>, meter: Rc<Meter>) -> Self {
+    pub fn of(
+        program: &'a Program,
+        instance: Arc<str>,
+        clock: Arc<dyn Clock>,
+        meter: Rc<Meter>,
+        bucket: Rc<RefCell<Bucket>>,
+    ) -> Self {
         Self {
             name: program.name.clone(),
             version: program.version.clone(),
@@ -168,6 +176,7 @@ impl<'a> Opening<'a> {
             limits: &program.manifest.limits,
             clock,
             meter,
+            bucket,
         }
     }
 }
@@ -197,8 +206,9 @@ fn home(lua: &Lua, opening: &Opening<'_>) -> mlua::Result<Rc<Home>> {
         sources: opening.sources.clone(),
         codec: Codec::install(lua)?,
         meter: opening.meter.clone(),
-        bucket: RefCell::new(Bucket::full()),
+        bucket: opening.bucket.clone(),
         modules: RefCell::default(),
+        load: OnceCell::new(),
     }))
 }
 
@@ -224,6 +234,7 @@ fn install(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Entries> {
         globals.raw_set(name, value)?;
     }
     lua.sandbox(true)?;
+    home.load.set(entries.raw_get("load")?).map_err(|_| mlua::Error::runtime("the prelude ran twice"))?;
     Ok(Entries { run: entries.raw_get("run")?, key: entries.raw_get("key")?, seal: entries.raw_get("seal")? })
 }
 
@@ -239,16 +250,18 @@ fn seal(lua: &Lua, entries: &Entries) -> mlua::Result<()> {
 async fn top_level(lua: &Lua, home: &Home, opening: &Opening<'_>, memory: &Memory) -> Result<Value, Failure> {
     let run = Rc::new(Run::loading(opening.limits.clone()));
     // Compiling has a budget of its own.
-    let returned = match compile::chunk(lua, opening.sources, opening.file) {
-        Ok(chunk) => metered(&opening.meter, &run, memory, chunk.call_async::<Value>(())).await,
+    let calls = compile::chunk(lua, opening.sources, opening.file).and_then(|chunk| Ok((fault::guard(home)?, chunk)));
+    let returned = match calls {
+        Ok((guard, chunk)) => metered(&opening.meter, &run, memory, guard.call_async(chunk)).await,
         Err(error) => Err(error),
     };
+    let returned = returned.and_then(|called| fault::unguarded(&run, called));
     if run.is_out_of_memory() || returned.as_ref().is_err_and(fault::is_memory) {
         return Err(out_of_memory(opening.limits));
     }
     match (run.take_end(), returned) {
         (Some(Outcome::Failed(failure)), _) => Err(failure),
-        (_, Ok(value)) => Ok(value),
+        (_, Ok(mut values)) => Ok(values.pop_front().unwrap_or(Value::Nil)),
         (_, Err(error)) => Err(fault::from_text(&home.sources, FailureKind::Error, &fault::innermost(&error))),
     }
 }

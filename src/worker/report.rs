@@ -39,9 +39,16 @@ pub(super) fn settled(
             metrics.fenced();
             tracing::error!(handler, event = id(judged), "the group vanished from the store; it was created again");
         }
-        Answer::Invalid { reason } => {
-            tracing::error!(handler, event = id(judged), reason, "the store can never apply these effects");
+        Answer::Invalid { reason } if matches!(judged.verdict, Verdict::Dead { .. }) => {
+            tracing::error!(
+                handler,
+                event = id(judged),
+                reason,
+                "not even its dead letter can be stored; trying again"
+            );
         }
+        // Its dead letter is next, and says why.
+        Answer::Invalid { .. } => {}
     }
 }
 

@@ -84,7 +84,7 @@ fn wrong_usage_and_wrong_configuration_are_code_2() {
         (&["completions", "tcsh"], "possible values: bash, zsh, fish"),
         (&["state", "set", "k", "text"], "a text needs quotes of its own"),
         (&["state", "set", "", "1"], "the key has 0 bytes; scripts can name 1 to 512"),
-        (&["--bus", "redis://x", "handlers"], "wrong configuration: --bus: redis: is not available in this version"),
+        (&["--bus", "kafka://x", "handlers"], "wrong configuration: --bus: kafka: is not available in this version"),
         (&["--bus", "memory:", "dead", "list"], "memory: lives within the process"),
         (&["--handlers", "nowhere", "check"], "cannot read the handlers folder nowhere"),
         (&["--config", "nowhere.toml", "check"], "nowhere.toml: cannot be read"),
@@ -276,8 +276,7 @@ fn status_groups_and_backup_show_a_host_at_work() {
         .assert()
         .code(1)
         .stdout(contains("none is alive").and(contains("1 not running")));
-    let moved =
-        "tock goes on where tick stood: 1 streams, 0 events that it had skipped, 1 retries and delayed events, 0 dead";
+    let moved = "tock goes on where tick stood: 1 stream, 0 events that it had skipped, 1 piece of retries and delayed work, 0 dead";
     place.moontide(&["groups", "move", "tick", "tock"]).assert().success().stdout(contains(moved));
     place
         .moontide(&["groups", "forget", "tock"])
@@ -288,6 +287,14 @@ fn status_groups_and_backup_show_a_host_at_work() {
     place.moontide(&["groups", "forget", "tock", "--yes"]).assert().success().stdout(forgotten);
     let copy = ["--bus", "sqlite:copy.db", "groups", "list"];
     place.moontide(&copy).assert().success().stdout(contains("\ntick "));
+}
+
+#[test]
+fn a_group_cannot_be_called_what_no_handler_could_say() {
+    let place = Place::new();
+    for name in ["../x", "a//b", "", "a\nb", "ü", &"n".repeat(201)] {
+        place.moontide(&["groups", "move", "a", name]).assert().code(2).stderr(contains("expected "));
+    }
 }
 
 #[test]

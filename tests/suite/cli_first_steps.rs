@@ -62,20 +62,92 @@ fn the_log_shows_what_a_script_prints_and_how_its_run_fails() {
     let _running = Running::in_place(&place);
     until_state(&place, "live");
     place.moontide(&["emit", "a", r#"{"n":[17]}"#]).assert().success();
-    let began = Instant::now();
-    let log = loop {
-        let log = std::fs::read_to_string(place.path().join("host.log")).expect("the host logs");
-        if log.contains("given up") {
-            break log;
-        }
-        assert!(began.elapsed() < PATIENCE, "never given up: {log}");
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let log = log_until(&place, "given up");
     for part in
         ["INFO got\t{\"n\":[17]}\tnull\ttrue ", "WARN failed, again in 20ms: a.luau:3: {\"code\":7} ", "attempt=2"]
     {
         assert!(log.contains(part), "{part:?} in {log}");
     }
+}
+
+/// What the host logs until `last` is in it.
+fn log_until(place: &Place, last: &str) -> String {
+    let began = Instant::now();
+    loop {
+        let log = std::fs::read_to_string(place.path().join("host.log")).expect("the host logs");
+        if log.contains(last) {
+            return log;
+        }
+        assert!(began.elapsed() < PATIENCE, "never {last:?}: {log}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn nothing_that_users_write_can_forge_a_line_of_the_log() {
+    let forged = r"\n2026-01-01T00:00:00.000000Z ERROR forged";
+    let place = Place::new();
+    let script = format!(
+        "return {{ on = 'a', retry = {{ attempts = 1 }}, handle = function(event, ctx)\n\
+         log.warn('said {forged}', {{ why = 'x' }}) print('printed {forged}') error('thrown {forged}') end }}\n"
+    );
+    place.file("handlers/a.luau", &script);
+    place.file("handlers/b\n2026-01-01T00:00:00.000000Z ERROR forged.luau", "");
+    let _running = Running::in_place(&place);
+    until_state(&place, "live");
+    let line =
+        format!(r#"{{"id": "id {forged}", "type": "a", "source": "s {forged}", "correlationid": "c {forged}"}}"#);
+    place.file("events", &line);
+    place.moontide(&["emit", "--file", "events"]).assert().success();
+    let log = log_until(&place, "given up");
+    assert!(log.matches("ERROR forged").count() > 5, "{log}");
+    assert!(log.lines().all(|line| !line.starts_with("2026-01-01")), "{log}");
+    assert!(log.lines().all(|line| line.starts_with("20")), "each line is one that the host wrote: {log}");
+    let checked = place.moontide(&["check"]).output().expect("it runs");
+    let checked = String::from_utf8(checked.stdout).expect("it is text");
+    assert!(checked.contains("forged") && !checked.contains("\n2026"), "{checked}");
+}
+
+#[test]
+fn a_script_that_loses_its_vm_again_and_again_floods_no_log() {
+    let place = Place::new();
+    let script = "return { on = 'a', retry = { attempts = 1 }, handle = function(event, ctx)\n\
+                  for n = 1, 3000 do log.info('flood') end string.rep('x', 1e9) end }\n";
+    place.file("handlers/a.luau", script);
+    place.file("moontide.toml", "[run]\nthreads = 1\n");
+    let began = Instant::now();
+    let _running = Running::in_place(&place);
+    until_state(&place, "live");
+    let events: String = (0..20).map(|n| format!("{{\"type\": \"a\", \"data\": {n}}}\n")).collect();
+    place.file("events", &events);
+    place.moontide(&["emit", "--file", "events"]).assert().success();
+    let mut log = log_until(&place, "given up");
+    while log.matches("given up").count() < 20 {
+        assert!(began.elapsed() < PATIENCE, "not all are given up");
+        std::thread::sleep(Duration::from_millis(20));
+        log = log_until(&place, "given up");
+    }
+    // A thousand at once, and two hundred a second.
+    let (lines, seconds) = (log.matches("INFO flood").count(), began.elapsed().as_secs() as usize + 1);
+    assert!(lines >= 1000 && lines <= 1000 + 200 * seconds, "{lines} lines in {seconds} s");
+}
+
+#[test]
+fn an_event_whose_effects_the_store_refuses_is_one_line_of_the_log() {
+    let place = Place::new();
+    place.file("handlers/a.luau", "return function(event, ctx) ctx.kv:add('n', 1) end\n");
+    place.file("handlers/b.luau", "return function(event, ctx) end\n");
+    place.moontide(&["emit", "b", "1"]).assert().success();
+    place.moontide(&["state", "set", "n", "\"text\""]).assert().success();
+    let _running = Running::in_place(&place);
+    until_state(&place, "live");
+    place.moontide(&["emit", "a", "{}", "--id", "refused-1"]).assert().success();
+    log_until(&place, "given up");
+    place.moontide(&["emit", "b", "{}", "--id", "last"]).assert().success();
+    let log = log_until(&place, "\"last\"");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("refused-1")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("given up: ") && lines[0].contains("reason=\"invalid\""), "{lines:?}");
 }
 
 #[test]
@@ -88,6 +160,11 @@ fn commands_that_only_look_make_no_store_and_say_where_they_looked() {
         &["state", "get", "k"],
         &["state", "list"],
         &["state", "delete", "k"],
+        &["groups", "list"],
+        &["groups", "move", "a", "b"],
+        &["groups", "forget", "a", "--yes"],
+        &["backup", "copy.db"],
+        &["status"],
     ] {
         place.moontide(args).assert().code(3).stdout(is_empty()).stderr(contains(away));
     }
@@ -147,7 +224,7 @@ fn a_store_that_cannot_be_one_is_refused_with_what_to_do() {
     ] {
         place.moontide(&["emit", "--bus", bus, "a", "1"]).assert().code(3).stderr(contains(says));
     }
-    place.moontide(&["demo", "--bus", "memory:"]).assert().code(2).stderr(contains("a store of its own"));
+    place.moontide(&["demo", "--bus", "memory:"]).assert().code(2).stderr(contains("a file of its own"));
 }
 
 #[test]

@@ -11,16 +11,16 @@ use serde_json::Value;
 use crate::support::{Desk, event};
 
 /// Budgets so small that several hundred attacks pass quickly.
-const SETTINGS: &str = "[limits]\ncpu = \"50ms\"\nmemory = \"16 MiB\"\n";
+pub const SETTINGS: &str = "[limits]\ncpu = \"50ms\"\nmemory = \"16 MiB\"\n";
 const NEIGHBOUR: &str = "return { on = 'tick', handle = function(event, ctx) ctx.kv:add('ticks', 1) end }";
 /// Attacks at a time, so that none waits for long behind others.
-const WAVE: usize = 16;
+pub const WAVE: usize = 16;
 /// By how much a process may grow that goes through attacks on its memory again and again.
-const KEPT_BYTES_MAX: u64 = 256 << 20;
+pub const KEPT_BYTES_MAX: u64 = 256 << 20;
 
-struct Attack {
+pub struct Attack {
     /// File, title and values: `loops: recursion, BODY = …`.
-    name: String,
+    pub name: String,
     script: String,
     top: bool,
     timeout: String,
@@ -30,7 +30,7 @@ struct Attack {
     says: String,
 }
 
-fn attacks() -> Vec<Attack> {
+pub fn attacks() -> Vec<Attack> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
     let entries = std::fs::read_dir(folder).expect("the folder is part of the repository");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("the folder can be read").path()).collect();
@@ -79,7 +79,7 @@ fn filled((title, script): &(String, String), name: &str, value: &str) -> (Strin
 
 impl Attack {
     /// The file of its handler, which asks for events of type `kind`.
-    fn file(&self, kind: &str) -> String {
+    pub fn file(&self, kind: &str) -> String {
         let (timeout, script) = (&self.timeout, &self.script);
         if self.top {
             return script.clone();
@@ -91,16 +91,17 @@ impl Attack {
     }
 }
 
-fn kind(at: usize) -> String {
+pub fn kind(at: usize) -> String {
     format!("attack_{at}")
 }
 
-fn attack_event(at: usize) -> Emit {
-    event(&kind(at), at, r#"{"list": [3, 1, 2], "x": 1, "text": "abc"}"#)
+/// What attack number `at` gets.
+pub fn attack_event(at: usize, id: impl ToString) -> Emit {
+    event(&kind(at), id, r#"{"list": [3, 1, 2], "x": 1, "text": "abc"}"#)
 }
 
 /// Bytes of memory that this process has now.
-fn resident() -> u64 {
+pub fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux says it");
     let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
     pages * 4096
@@ -153,7 +154,7 @@ async fn attack(attacks: &[&Attack]) {
     for wave in running.chunks(WAVE) {
         ticks += wave.len();
         desk.emit(wave.iter().map(|at| event("tick", at, "{}")).collect()).await;
-        desk.emit(wave.iter().map(|at| attack_event(*at)).collect()).await;
+        desk.emit(wave.iter().map(|at| attack_event(*at, at)).collect()).await;
         desk.until("every attack ends", |desk| {
             let over = |at: &usize| {
                 let counts = desk.counts(&kind(*at));

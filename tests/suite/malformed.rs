@@ -17,8 +17,9 @@ use crate::support::{Desk, event};
 
 const SEED: u64 = 2026;
 const BATCH: usize = 100;
-const PLAIN: &str = "return { on = 'bad', handle = function(event, ctx) pcall(ctx.emit, ctx, 'seen', event.data) end }";
-const KEYED: &str = "return { on = 'bad', idempotency = { key = 'data.id', window = '1h' },
+pub const PLAIN: &str =
+    "return { on = 'bad', handle = function(event, ctx) pcall(ctx.emit, ctx, 'seen', event.data) end }";
+pub const KEYED: &str = "return { on = 'bad', idempotency = { key = 'data.id', window = '1h' },
     handle = function(event, ctx) ctx.kv:add('keyed', 1) end }";
 const NEIGHBOUR: &str = "return { on = 'fine', handle = function(event, ctx) ctx.kv:add('fine', 1) end }";
 const GOOD: &str = r#"{"id":"o-1","lines":[{"sku":"a","quantity":2,"price":12.50},{"sku":"ü€😀","quantity":1}],"n":-1.5e3,"ok":true,"none":null}"#;
@@ -151,7 +152,7 @@ const BYTES: &[&[u8]] = &[
 ];
 
 /// Documents that are wrong, or strange, one way each.
-fn strange() -> Vec<Vec<u8>> {
+pub fn strange() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = Vec::new();
     let mut add = |text: &str| all.push(text.as_bytes().to_vec());
     for depth in [127, 128, 129, 130, 1000, 100_000] {
@@ -175,7 +176,7 @@ fn strange() -> Vec<Vec<u8>> {
 }
 
 /// The good document, cut, changed, doubled or filled with noise in one place.
-fn damaged(rng: &mut SmallRng) -> Vec<u8> {
+pub fn damaged(rng: &mut SmallRng) -> Vec<u8> {
     let mut text = GOOD.as_bytes().to_vec();
     let at = rng.random_range(0..text.len());
     match rng.random_range(0..6) {
@@ -195,7 +196,7 @@ fn damaged(rng: &mut SmallRng) -> Vec<u8> {
     text
 }
 
-fn bad(number: usize, data: Vec<u8>) -> Emit {
+pub fn bad(number: usize, data: Vec<u8>) -> Emit {
     let mut emit = event("bad", number, "");
     emit.event.data = Some(Json::trusted(data));
     emit

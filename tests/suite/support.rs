@@ -1,6 +1,7 @@
 //! What several modules of this suite use: a host in this process over a temporary folder.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use moontide::bus::{DeadFilter, DeadLetter};
@@ -12,6 +13,22 @@ use moontide::outcome::Emit;
 
 /// Longest wait for something that must happen; only a broken build ever waits that long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the ignored test `name` in a process of its own, for which `launcher` is the command in front, if any.
+pub fn run_alone(launcher: Option<Command>, name: &str) {
+    let this = std::env::current_exe().expect("the test binary knows its path");
+    let mut command = match launcher {
+        Some(mut launcher) => {
+            launcher.arg(this);
+            launcher
+        }
+        None => Command::new(this),
+    };
+    let run = command.args(["--exact", name, "--ignored", "--nocapture"]).output().expect("it starts");
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{name} failed in its process:\n{out}\n{err}");
+    assert!(out.contains("1 passed"), "{name} is no test:\n{out}");
+}
 
 /// The configuration of one file.
 pub fn config_from(file: &Path) -> Config {
@@ -53,7 +70,12 @@ impl Desk {
 
     /// As [`Desk::new`], with these settings.
     pub async fn with(settings: &str, handlers: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
+        Self::within(&std::env::temp_dir(), settings, handlers).await
+    }
+
+    /// As [`Desk::with`], in a new folder within `place`.
+    pub async fn within(place: &Path, settings: &str, handlers: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir_in(place).expect("a temporary folder");
         let mut desk = Self { dir, settings: settings.to_owned(), host: None };
         std::fs::create_dir(desk.dir.path().join("handlers")).expect("a folder");
         handlers.iter().for_each(|(name, script)| desk.write(name, script));

@@ -9,12 +9,12 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 use tokio::sync::Notify;
 
 use super::door::Door;
 use super::fault::{self, Fault};
+use super::link::Dedicated;
 use super::reply;
 use super::store::Store;
 use crate::bus::backoff;
@@ -24,6 +24,8 @@ use crate::event::EntryId;
 const BLOCK: Duration = Duration::from_secs(1);
 /// How much longer its answer is waited for before the connection counts as broken.
 const MARGIN: Duration = Duration::from_secs(1);
+/// The longest time before a new connection is tried; whether there is a server at all is found out elsewhere.
+const AFTER_FAILURE_MAX: Duration = Duration::from_millis(400);
 /// How soon a read that could not be interrupted, because the server did not have it yet, is interrupted again.
 const AGAIN: Duration = Duration::from_micros(200);
 
@@ -104,11 +106,12 @@ pub(super) async fn listen(store: Arc<Store>) {
         match listener.once().await {
             Ok(()) => failures = 0,
             Err(_) => {
-                listener.connection = None;
+                // Whatever was said meanwhile may have been said to another server.
+                (listener.connection, listener.after) = (None, None);
                 // Whoever waits tries for himself, and says what is wrong.
                 listener.store.bell.ring_all();
                 failures += 1;
-                tokio::time::sleep(backoff(failures)).await;
+                tokio::time::sleep(backoff(failures).min(AFTER_FAILURE_MAX)).await;
             }
         }
     }
@@ -119,7 +122,7 @@ struct Listener {
     control: Arc<str>,
     /// What was heard last of the other processes.
     after: Option<EntryId>,
-    connection: Option<(MultiplexedConnection, i64)>,
+    connection: Option<(Dedicated, i64)>,
 }
 
 impl Listener {
@@ -151,37 +154,43 @@ impl Listener {
         Ok(after)
     }
 
-    async fn connect(&mut self) -> Result<(MultiplexedConnection, i64), Fault> {
+    async fn connect(&mut self) -> Result<(Dedicated, i64), Fault> {
         if let Some(connection) = &self.connection {
             return Ok(connection.clone());
         }
-        let mut connection = self.store.link.dedicated(BLOCK + MARGIN).await?;
-        let client = connection.send_packed_command(redis::cmd("CLIENT").arg("ID")).await;
-        let client = reply::int(&client.map_err(|error| fault::of(&error))?)?;
-        Ok(self.connection.insert((connection, client)).clone())
+        let mut dedicated = self.store.link.dedicated(BLOCK + MARGIN).await?;
+        let client = dedicated.connection.send_packed_command(redis::cmd("CLIENT").arg("ID")).await;
+        let client = fault::checked(client.map_err(|error| fault::of(&error))?)?;
+        self.store.link.prove().await;
+        Ok(self.connection.insert((dedicated, reply::int(&client)?)).clone())
     }
 
     /// The read's answer; when there is something else to watch, the read is cut short.
-    async fn read(&self, mut connection: MultiplexedConnection, client: i64, read: &Cmd) -> Result<Value, Fault> {
+    async fn read(&self, dedicated: Dedicated, client: i64, read: &Cmd) -> Result<Value, Fault> {
+        let Dedicated { mut connection, left } = dedicated;
         let mut reading = std::pin::pin!(connection.send_packed_command(read));
         let answer = tokio::select! {
             biased;
             answer = &mut reading => Some(answer),
             () = self.store.bell.changed.notified() => None,
+            () = left.cancelled() => return Err(Fault::Away("the server may be another one now".into())),
         };
         let answer = match answer {
             Some(answer) => answer,
             None => loop {
                 let mut unblock = redis::cmd("CLIENT");
                 unblock.arg("UNBLOCK").arg(client);
-                let unblocked = self.store.link.call(&unblock).await.is_ok_and(|was| was == Value::Int(1));
-                let wait = if unblocked { BLOCK } else { AGAIN };
+                let wait = match self.store.link.call(&unblock).await {
+                    Ok(Value::Int(1)) | Err(Fault::Barred(_)) => BLOCK,
+                    Ok(_) => AGAIN,
+                    Err(fault) => return Err(fault),
+                };
                 if let Ok(answer) = tokio::time::timeout(wait, &mut reading).await {
                     break answer;
                 }
             },
         };
-        answer.map_err(|error| fault::of(&error))
+        answer.map_err(|error| fault::of(&error)).and_then(fault::checked)
     }
 
     fn hear(&mut self, entries: Value) -> Result<(), Fault> {

@@ -5,6 +5,7 @@
 //! somebody in it does.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,12 +14,17 @@ use redis::Value;
 use super::fault::Fault;
 use super::reply;
 use super::store::Store;
-use crate::bus::{BusError, Subscription};
+use crate::bus::{BusError, Subscription, selection};
+use crate::event::TypePattern;
 
 /// Keys that the server looks at in one step.
 const STEP: usize = 1000;
 /// What a walk found holds for this long when another handler starts.
 const FRESH: Duration = Duration::from_secs(10);
+/// Between two walks.
+const REST: Duration = Duration::from_secs(1);
+/// A step is followed by a pause of so many times its length: the server is looked through in 2 % of its time.
+const SHARE: u32 = 50;
 
 /// How far the walk over the server's keys is.
 #[derive(Default)]
@@ -30,10 +36,24 @@ pub(super) struct Walk {
 
 #[derive(Default)]
 struct State {
-    /// Somebody in this process asks for streams by pattern.
-    wanted: bool,
+    /// What somebody in this process asks for by pattern.
+    wanted: Vec<(String, TypePattern)>,
     cursor: Option<String>,
     finished: Option<Instant>,
+}
+
+impl State {
+    /// A handler asks for these; true: the last walk has looked for them, a moment ago.
+    fn ask_for(&mut self, patterns: &[(String, TypePattern)]) -> bool {
+        for pattern in patterns {
+            if !self.wanted.contains(pattern) {
+                self.wanted.push(pattern.clone());
+                // A walk notes only what somebody asks for.
+                self.finished = None;
+            }
+        }
+        self.finished.is_some_and(|at| at.elapsed() < FRESH)
+    }
 }
 
 /// Every stream that there may be, where `wanted` asks for more than it names.
@@ -42,8 +62,8 @@ pub(super) async fn existing(store: &Store, wanted: &Subscription) -> Result<BTr
         return Ok(BTreeSet::new());
     }
     let _walking = store.walk.walking.lock().await;
-    store.walk.state.lock().wanted = true;
-    if store.walk.state.lock().finished.is_none_or(|at| at.elapsed() > FRESH) {
+    let fresh = store.walk.state.lock().ask_for(&wanted.discover);
+    if !fresh {
         store.walk.state.lock().cursor = None;
         while !step(store).await? {}
     }
@@ -57,12 +77,18 @@ pub(super) async fn listed(store: &Store) -> Result<BTreeSet<String>, BusError> 
     Ok(names.into_iter().filter_map(|name| reply::text(name).ok()).collect())
 }
 
-/// One step of the walk, if anybody in this process asks for streams by pattern.
-pub(super) async fn look(store: &Store) -> Result<(), BusError> {
-    if store.walk.state.lock().wanted {
-        step(store).await?;
+/// Goes on walking, for as long as somebody in this process asks for streams by pattern, until the bus is closed.
+pub(super) async fn walk_on(store: Arc<Store>) {
+    loop {
+        let began = Instant::now();
+        let wanted = !store.walk.state.lock().wanted.is_empty();
+        let ended = match wanted {
+            true => step(&store).await.unwrap_or(true),
+            false => true,
+        };
+        let pause = if ended { REST } else { began.elapsed() * SHARE };
+        tokio::time::sleep(pause).await;
     }
-    Ok(())
 }
 
 /// Looks at some keys; true: that was the last step of a walk.
@@ -71,7 +97,9 @@ async fn step(store: &Store) -> Result<bool, BusError> {
     let mut scan = redis::cmd("SCAN");
     scan.arg(&cursor).arg("COUNT").arg(STEP).arg("TYPE").arg("stream");
     let (next, names) = page(store.call(&scan).await?).map_err(|fault| store.told(fault))?;
-    let names: Vec<String> = names.into_iter().filter(|name| !store.keys.is_own(name)).collect();
+    let patterns = store.walk.state.lock().wanted.clone();
+    let asked = |name: &String| !store.keys.is_own(name) && patterns.iter().any(|one| selection::fits(name, one));
+    let names: Vec<String> = names.into_iter().filter(asked).collect();
     note(store, names).await?;
     let ended = next == "0";
     let mut state = store.walk.state.lock();

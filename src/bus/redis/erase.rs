@@ -14,7 +14,7 @@ const STEP: usize = 1000;
 /// # Errors
 /// Where the server cannot be reached; some keys may be left then.
 pub async fn erase(address: &Address, prefix: &str) -> Result<(), BusError> {
-    let removed = remove(&Link::new(address.clone()), prefix).await;
+    let removed = remove(&Link::new(address.clone(), "eraser"), prefix).await;
     removed.map_err(|fault| fault.told(&address.to_string()))
 }
 

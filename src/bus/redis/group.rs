@@ -83,6 +83,31 @@ async fn known(store: &Store, group: &str) -> Result<Option<Selection>, BusError
     Ok(text.map(|text| Selection::read(&text)))
 }
 
+/// What every group of ours selected when it was last opened.
+pub(super) async fn selections(store: &Store) -> Result<Vec<(String, Selection)>, BusError> {
+    let answer = store.call(redis::cmd("SMEMBERS").arg(store.keys.own("groups"))).await?;
+    let names = reply::list(answer).map_err(|fault| store.told(fault))?;
+    let mut selections = Vec::with_capacity(names.len());
+    for name in names.into_iter().filter_map(|name| reply::text(name).ok()) {
+        if let Some(selection) = known(store, &name).await? {
+            selections.push((name, selection));
+        }
+    }
+    Ok(selections)
+}
+
+/// Puts a group that does not stand on `stream` yet at its first entry. It is not noted that the group began there: when it is
+/// opened, that is told.
+pub(super) async fn stand_at_first(store: &Store, group: &str, stream: &str) -> Result<(), BusError> {
+    let mut create = redis::cmd("XGROUP");
+    create.arg("CREATE").arg(stream).arg(group).arg("0");
+    match store.call(&create).await {
+        // It stands there, or the stream is gone again.
+        Err(BusError::Away { cause, .. }) if cause.starts_with("BUSYGROUP") || cause.starts_with("ERR") => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
 struct Entering<'a> {
     /// The group reads no other streams.
     all: bool,

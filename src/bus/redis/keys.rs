@@ -50,11 +50,6 @@ impl Keys {
         format!("{}group:{group}", self.prefix)
     }
 
-    /// The hash of the deliveries of a group that run alone.
-    pub fn marks(&self, group: &str) -> String {
-        format!("{}marks:{group}", self.prefix)
-    }
-
     /// The hash in which a process finds what its settles were answered.
     pub fn receipts(&self, process: &str) -> String {
         format!("{}receipts:{process}", self.prefix)

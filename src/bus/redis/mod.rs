@@ -15,6 +15,7 @@ mod due;
 mod entry;
 mod erase;
 mod fault;
+mod fitness;
 mod group;
 mod held;
 mod inbox;
@@ -32,17 +33,21 @@ mod reader;
 mod replay;
 mod reply;
 mod roll;
+mod route;
 mod settle;
 mod standing;
 mod state;
 mod store;
 mod takeover;
+mod tls;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
 pub use erase::erase;
+pub use fitness::{RECORD_BYTES, promises};
 
 use async_trait::async_trait;
 
@@ -64,6 +69,8 @@ pub struct Options {
     pub prefix: String,
     /// Before the keys of `ctx.kv`.
     pub state_prefix: String,
+    /// A server that may throw away keys of ours is used nevertheless.
+    pub allow_eviction: bool,
     /// A process whose heartbeat stands still for this long is taken for dead.
     pub recovery_time: Duration,
     /// How often our own heartbeat is raised, at least; a quarter of the recovery time where that is shorter.
@@ -87,6 +94,7 @@ impl Options {
             address,
             prefix: "moontide:".into(),
             state_prefix: "state:".into(),
+            allow_eviction: false,
             recovery_time: Duration::from_secs(10),
             beat_every: Duration::from_secs(1),
             instance: format!("process {}", std::process::id()),
@@ -112,11 +120,19 @@ impl RedisBus {
     /// [`BusError::Away`] where the server cannot be reached, [`BusError::Unusable`] where it cannot be used as it is.
     pub async fn open(options: Options) -> Result<Arc<Self>, BusError> {
         let store = Arc::new(Store::new(options));
-        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told(fault))?;
+        fitness::check(&store).await?;
+        let beat = Beat::begin(store.clone()).await.map_err(|fault| store.told_at_start(fault))?;
         let due = Due::begin(store.clone());
         store.spawn(bell::listen(store.clone()));
+        store.spawn(upkeep::keep_up(store.clone()));
+        store.spawn(discovery::walk_on(store.clone()));
         store.spawn(ring_deaths(store.clone(), beat.clone()));
         Ok(Arc::new(Self { store, beat, due }))
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.store.is_closed()
     }
 
     /// Ends in order: what this process still holds goes back uncharged.

@@ -151,7 +151,9 @@ mod tests {
         assert!(!peers.look(&counters(29), SECOND, RECOVERY), "it is told once");
         assert!(!peers.look(&counters(30), SECOND, RECOVERY) && peers.death("a").is_none(), "it came back");
         assert_eq!(peers.to_bury(RECOVERY), []);
-        (0..12).for_each(|_| drop(peers.look(&counters(30), SECOND, RECOVERY)));
+        for _ in 0..12 {
+            peers.look(&counters(30), SECOND, RECOVERY);
+        }
         assert_eq!(peers.to_bury(12 * SECOND), [("a".to_owned(), 30)]);
         assert!(peers.look(&HashMap::new(), SECOND, RECOVERY), "who has gone away may have left something");
     }
@@ -159,7 +161,9 @@ mod tests {
     #[test]
     fn time_in_which_nobody_could_look_does_not_count() {
         let mut peers = Peers::new();
-        (0..100).for_each(|_| drop(peers.look(&counters(1), Duration::ZERO, RECOVERY)));
+        for _ in 0..100 {
+            peers.look(&counters(1), Duration::ZERO, RECOVERY);
+        }
         assert_eq!(peers.death("a"), None);
     }
 

@@ -56,8 +56,13 @@ async fn gather(
     }
     let mut deliveries = Vec::new();
     if reasons.left {
-        let more = left_behind(store, beat, door, max, &mut deliveries).await?;
-        door.again(&Reasons { left: more, reopen: false });
+        let left = match left_behind(store, beat, door, max, &mut deliveries).await {
+            Err(fault) if deliveries.is_empty() => return Err(fault),
+            // What was found already is in hand: it is handed out, and the rest is looked for again.
+            Err(_) => true,
+            Ok(more) => more,
+        };
+        door.again(&Reasons { left, reopen: false });
     }
     if !deliveries.is_empty() {
         return Ok(Gathered { deliveries, more: true });

@@ -83,23 +83,30 @@ impl DeadLetters for RedisBus {
     }
 
     async fn discard(&self, ids: &[DeadId]) -> Result<u64, BusError> {
-        let mut discarded = 0;
-        for some in ids.chunks(PAGE) {
-            let mut args = Args::of(&DISCARD);
-            args.push(self.store.keys.prefix());
-            for id in some {
-                args.entry(dead::place(*id));
-                args.push(self.get(*id).await?.map(|letter| letter.group).unwrap_or_default());
-            }
-            let answer = self.store.run(&DISCARD, &args.done()).await?;
-            discarded += reply::int(&answer).map_err(|fault| self.store.told(fault))?.unsigned_abs();
-        }
-        Ok(discarded)
+        discard(&self.store, ids).await
     }
 }
 
+/// Removes letters; answers how many there were.
+pub(super) async fn discard(store: &Store, ids: &[DeadId]) -> Result<u64, BusError> {
+    let mut discarded = 0;
+    for some in ids.chunks(PAGE) {
+        let mut args = Args::of(&DISCARD);
+        args.push(store.keys.prefix());
+        for id in some {
+            let place = dead::place(*id);
+            let letter = letters_in(store, &place.to_string(), &place.to_string(), 1).await?.pop();
+            args.entry(place);
+            args.push(letter.map(|letter| letter.group).unwrap_or_default());
+        }
+        let answer = store.run(&DISCARD, &args.done()).await?;
+        discarded += reply::int(&answer).map_err(|fault| store.told(fault))?.unsigned_abs();
+    }
+    Ok(discarded)
+}
+
 /// The letters from `from` to `to`, at most `count`.
-async fn letters_in(store: &Store, from: &str, to: &str, count: usize) -> Result<Vec<DeadLetter>, BusError> {
+pub(super) async fn letters_in(store: &Store, from: &str, to: &str, count: usize) -> Result<Vec<DeadLetter>, BusError> {
     let dead = store.keys.own("dead");
     let mut ask = Pipeline::new();
     ask.cmd("XRANGE").arg(&dead).arg(from).arg(to).arg("COUNT").arg(count);

@@ -9,11 +9,11 @@ use sha1_smol::Sha1;
 
 use super::args::{Args, lifetime, millis};
 use super::fault::Fault;
-use super::held::{self, Held};
+use super::held::{self, Held, Stretch};
 use super::reply::{self, parse_id};
 use super::store::Store;
 use super::{dead, entry};
-use crate::bus::{Answer, Delivery, ORPHANED_ALONE, Past, Run, Settling, Subscription};
+use crate::bus::{Answer, Delivery, Lease, ORPHANED_ALONE, Past, Run, Settling, Subscription};
 use crate::clock::Millis;
 use crate::event::EntryId;
 use crate::judge::Verdict;
@@ -24,7 +24,7 @@ const RECEIPTS: u64 = 64;
 /// Larger values are compared by length and hash.
 const COMPARED_BYTES_MAX: usize = 256;
 /// Entries that may be pending besides those in hand: unwanted ones, not acknowledged yet.
-const PENDING_BESIDES: usize = 64;
+const PENDING_BESIDES: usize = 8;
 
 /// What a batch is settled as.
 pub(super) struct Settler<'a> {
@@ -36,10 +36,10 @@ pub(super) struct Settler<'a> {
     pub number: u64,
 }
 
-/// A stream of a batch, and the range of its entries there.
+/// The entries of a batch in one stream.
 struct Span {
     stream: Arc<str>,
-    first: EntryId,
+    leases: Vec<Lease>,
     last: EntryId,
 }
 
@@ -57,30 +57,35 @@ impl Settler<'_> {
         args.int(self.number);
         let spans = spans(runs.clone());
         self.spans(&mut args, held, &spans);
-        args.int(runs.clone().count());
+        args.int(runs.clone().count() as u64);
         let mut lengths = Vec::new();
         for run in runs {
             let before = args.count();
             self.run(&mut args, &spans, run);
             lengths.push(args.count() - before);
         }
-        lengths.into_iter().for_each(|length| args.int(length));
+        lengths.into_iter().for_each(|length| args.int(u64::from(length)));
         args.done()
     }
 
     fn spans(&self, args: &mut Args, held: &Held, spans: &[Span]) {
-        args.int(spans.len());
+        args.int(spans.len() as u64);
         for span in spans {
             args.push(&*span.stream);
-            args.int(held.count(&span.stream) + PENDING_BESIDES);
-            args.entry(span.first);
-            args.entry(span.last);
             args.flag(*span.stream == *self.retry);
+            args.entry(span.last);
+            let stretches = held.stretches(&span.leases);
+            args.int(stretches.len() as u64);
+            for Stretch { first, last, in_hand } in stretches {
+                args.entry(first);
+                args.entry(last);
+                args.int((in_hand + PENDING_BESIDES) as u64);
+            }
         }
     }
 
     fn run(&self, args: &mut Args, spans: &[Span], run: &Run) {
-        args.int(run.deliveries.len());
+        args.int(run.deliveries.len() as u64);
         for settling in &run.deliveries {
             self.delivery(args, spans, run, settling);
         }
@@ -93,9 +98,9 @@ impl Settler<'_> {
     fn delivery(&self, args: &mut Args, spans: &[Span], run: &Run, settling: &Settling) {
         let delivery = &*settling.delivery;
         let span = spans.iter().position(|span| span.stream == delivery.stream);
-        args.int(span.map_or(0, |at| at + 1));
+        args.int(span.map_or(0, |at| at as u64 + 1));
         args.entry(delivery.entry);
-        args.int(held::times(delivery.lease));
+        args.int(u64::from(held::times(delivery.lease)));
         args.flag(delivery.orphaned >= ORPHANED_ALONE);
         replay(args, delivery);
         match &settling.verdict {
@@ -138,7 +143,7 @@ impl Settler<'_> {
     }
 
     fn writes(&self, args: &mut Args, writes: &[Write]) {
-        args.int(writes.len());
+        args.int(writes.len() as u64);
         for write in writes {
             args.push(self.store.keys.state(&write.key));
             match &write.change {
@@ -170,7 +175,7 @@ fn replay(args: &mut Args, delivery: &Delivery) {
 }
 
 fn reads(args: &mut Args, reads: &[Read]) {
-    args.int(reads.len());
+    args.int(reads.len() as u64);
     for read in reads {
         args.push(&read.key);
         match &read.seen {
@@ -184,7 +189,7 @@ fn reads(args: &mut Args, reads: &[Read]) {
             }
             Seen::Value(value) => {
                 args.push("#");
-                args.int(value.len());
+                args.int(value.len() as u64);
                 args.push(Sha1::from(value).digest().to_string());
             }
         }
@@ -194,10 +199,13 @@ fn reads(args: &mut Args, reads: &[Read]) {
 fn spans<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for settling in runs.flat_map(|run| &run.deliveries) {
-        let (stream, entry) = (&settling.delivery.stream, settling.delivery.entry);
+        let Delivery { stream, entry, lease, .. } = &*settling.delivery;
         match spans.iter_mut().find(|span| span.stream == *stream) {
-            Some(span) => (span.first, span.last) = (span.first.min(entry), span.last.max(entry)),
-            None => spans.push(Span { stream: stream.clone(), first: entry, last: entry }),
+            Some(span) => {
+                span.leases.push(*lease);
+                span.last = span.last.max(*entry);
+            }
+            None => spans.push(Span { stream: stream.clone(), leases: vec![*lease], last: *entry }),
         }
     }
     spans

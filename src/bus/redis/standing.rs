@@ -23,7 +23,6 @@ const COUNTED_MAX: u64 = 10_000;
 pub(super) struct Standing {
     pub group: String,
     pub handler: String,
-    pub selection: Vec<u8>,
     pub seen_at: Millis,
     pub dead: u64,
     pub lost: u64,
@@ -50,7 +49,9 @@ pub(super) async fn all(store: &Store) -> Result<Vec<Standing>, BusError> {
     let names = members(store, "groups").await?;
     let mut ask = Pipeline::new();
     ask.cmd("HGETALL").arg(store.keys.own("delayed"));
-    names.iter().for_each(|name| drop(ask.cmd("HGETALL").arg(store.keys.group(name))));
+    for name in &names {
+        ask.cmd("HGETALL").arg(store.keys.group(name));
+    }
     let mut answers = send(store, &ask).await?.into_iter();
     let delayed: BTreeMap<String, u64> =
         texts(store, answers.next())?.into_iter().map(|(k, v)| (k, number(&v))).collect();
@@ -106,7 +107,6 @@ async fn look(
     let retry = store.keys.retry(&group);
     let mut standing = Standing {
         handler: field("handler"),
-        selection: field("selection").into_bytes(),
         seen_at: field("seen_at").parse().unwrap_or(0),
         dead: number(&field("dead")),
         lost: number(&field("lost")),

@@ -50,7 +50,7 @@ impl Store {
     pub fn new(options: Options) -> Self {
         let process = format!("{}:{:08x}", options.instance, rand::random::<u32>());
         Self {
-            link: Link::new(options.address.clone()),
+            link: Link::new(options.address.clone(), &options.instance),
             keys: Keys::new(&options.prefix, &options.state_prefix),
             procedures: Procedures::new(),
             known: KnownStreams::default(),
@@ -81,6 +81,11 @@ impl Store {
     /// `fault` as others see it.
     pub fn told(&self, fault: Fault) -> BusError {
         fault.told(&self.options.address.to_string())
+    }
+
+    /// `fault` as whoever opens the bus sees it.
+    pub fn told_at_start(&self, fault: Fault) -> BusError {
+        fault.told_at_start(&self.options.address.to_string())
     }
 
     // --- time and streams ---

@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use super::fault::Fault;
 use super::retention::Memory;
 use super::store::Store;
+use super::trouble::Trouble;
 use super::tx::News;
 use super::{due, locks, process, retention};
 use crate::clock::Millis;
@@ -37,7 +38,27 @@ pub(super) struct Doorbell {
     beat: Rhythm,
     watch: Rhythm,
     upkeep: Rhythm,
+    troubles: Troubles,
     memory: Arc<Mutex<Memory>>,
+}
+
+/// What may fail for long, while a disk is full or a file is locked.
+struct Troubles {
+    look: Trouble,
+    due: Arc<Trouble>,
+    beat: Arc<Trouble>,
+    upkeep: Arc<Trouble>,
+}
+
+impl Troubles {
+    fn new() -> Self {
+        Self {
+            look: Trouble::new("look for news"),
+            due: Arc::new(Trouble::new("move due work")),
+            beat: Arc::new(Trouble::new("raise the heartbeat")),
+            upkeep: Arc::new(Trouble::new("trim what is kept")),
+        }
+    }
 }
 
 /// Something to do every so often, and never twice at a time.
@@ -77,6 +98,7 @@ impl Doorbell {
             beat: Rhythm::new(recovery / 5),
             watch: Rhythm::new((recovery / 5).min(WATCH_EVERY_MAX)),
             upkeep: Rhythm::new(store.options.upkeep_every),
+            troubles: Troubles::new(),
             memory: Arc::default(),
             store,
         }
@@ -85,8 +107,9 @@ impl Doorbell {
     /// Looks until the other end of `stop` is gone.
     pub(super) fn run(mut self, stop: &Receiver<()>) {
         loop {
-            if let Err(fault) = self.look() {
-                tracing::warn!(store = self.store.name(), %fault, "could not look for news");
+            match self.look() {
+                Ok(()) => self.troubles.look.over(),
+                Err(fault) => self.troubles.look.failed(&fault.told(self.store.name())),
             }
             match stop.recv_timeout(EVERY) {
                 Err(RecvTimeoutError::Timeout) if !self.store.is_stopped() => {}
@@ -97,7 +120,7 @@ impl Doorbell {
 
     fn look(&mut self) -> Result<(), Fault> {
         self.look_for_commits()?;
-        if self.store.is_due() {
+        if self.store.is_due() && !self.troubles.due.rests() {
             self.move_due();
         }
         if self.beat.is_time() {
@@ -145,12 +168,15 @@ impl Doorbell {
             return;
         }
         self.store.forget_due();
-        let (store, busy) = (self.store.clone(), self.due.clone());
+        let (store, busy, trouble) = (self.store.clone(), self.due.clone(), self.troubles.due.clone());
         let submitted = self.store.submit(due::move_due, move |end| {
             match end {
-                Ok(next) => store.due_at(next.unwrap_or(Millis::MAX)),
+                Ok(next) => {
+                    trouble.over();
+                    store.due_at(next.unwrap_or(Millis::MAX));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "could not move due work; it is tried again");
+                    trouble.failed(&error);
                     store.due_at(Millis::MIN);
                 }
             }
@@ -160,12 +186,13 @@ impl Doorbell {
     }
 
     fn beat(&self) {
-        let (store, busy) = (self.store.clone(), self.beat.busy.clone());
+        let (store, busy, trouble) = (self.store.clone(), self.beat.busy.clone(), self.troubles.beat.clone());
         busy.store(true, Ordering::Release);
         let work = move |tx: &mut super::tx::Tx<'_>| process::beat(tx, &store.options.instance, &store.groups());
         let submitted = self.store.submit(work, move |end| {
-            if let Err(error) = end {
-                tracing::warn!(%error, "could not raise the heartbeat");
+            match end {
+                Ok(()) => trouble.over(),
+                Err(error) => trouble.failed(&error),
             }
             busy.store(false, Ordering::Release);
         });
@@ -174,7 +201,8 @@ impl Doorbell {
 
     fn keep_up(&self) {
         let (store, memory) = (self.store.clone(), self.memory.clone());
-        let (busy, again) = (self.upkeep.busy.clone(), self.upkeep.again.clone());
+        let (busy, again, trouble) =
+            (self.upkeep.busy.clone(), self.upkeep.again.clone(), self.troubles.upkeep.clone());
         busy.store(true, Ordering::Release);
         let gone = self.store.peers.gone();
         let path = self.store.path().cloned();
@@ -183,11 +211,12 @@ impl Doorbell {
         let submitted = self.store.submit(work, move |end| {
             match end {
                 Ok(step) => {
+                    trouble.over();
                     memory.lock().records_after = step.records_after;
                     again.store(step.more, Ordering::Release);
                     path.iter().for_each(|path| step.buried.iter().for_each(|id| locks::bury(path, *id)));
                 }
-                Err(error) => tracing::warn!(%error, "upkeep failed; it is tried again"),
+                Err(error) => trouble.failed(&error),
             }
             busy.store(false, Ordering::Release);
         });

@@ -34,6 +34,16 @@ impl Fault {
         }
     }
 
+    /// Whether only writing shows it: no room, or a disk that fails.
+    pub(super) fn shows_in_writing(&self) -> bool {
+        match self {
+            Self::Sql(error) => {
+                matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
+            }
+            _ => false,
+        }
+    }
+
     /// What a caller is told; `store` names the file.
     pub(super) fn told(&self, store: &str) -> BusError {
         let store = store.to_owned();

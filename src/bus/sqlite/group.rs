@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::fault::Fault;
 use super::tx::{RETRY_PREFIX, Tx, position, seq_of};
@@ -102,15 +102,8 @@ fn enter_streams(
     known: Option<&Known>,
 ) -> Result<Vec<Began>, Fault> {
     let mut began = Vec::new();
-    let mut list =
-        tx.conn.prepare_cached("SELECT id, name, first_seq, last_seq FROM stream WHERE hidden = 0 ORDER BY id")?;
-    let streams = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-    for stream in streams {
-        let (id, name, first, last): (i64, String, i64, i64) = stream?;
-        group.seen_stream = group.seen_stream.max(id);
-        if !subscription.streams.contains(&name) && !discovers(subscription, &name) {
-            continue;
-        }
+    group.seen_stream = newest(tx.conn)?;
+    for Standing { id, name, first, last } in asked_for(tx.conn, subscription)? {
         let missed = known.is_some_and(|known| id > known.seen_stream && known.selection.selects(&name));
         let position = if missed { first - 1 } else { beginning(tx.conn, subscription.start, id, first, last)? };
         let is_new = ensure_cursor(tx.conn, group.id, id, position)? || missed;
@@ -121,6 +114,41 @@ fn enter_streams(
         group.sources.push(Source { id, name: name.into() });
     }
     Ok(began)
+}
+
+/// A stream, and the entries that it keeps.
+struct Standing {
+    id: i64,
+    name: String,
+    first: i64,
+    last: i64,
+}
+
+/// The streams that `subscription` reads now, in the order in which they appeared. Whoever names them all pays for those
+/// alone, however many there are.
+fn asked_for(conn: &Connection, subscription: &Subscription) -> Result<Vec<Standing>, Fault> {
+    let read =
+        |row: &Row<'_>| Ok(Standing { id: row.get(0)?, name: row.get(1)?, first: row.get(2)?, last: row.get(3)? });
+    if !subscription.discover.is_empty() {
+        let mut list =
+            conn.prepare_cached("SELECT id, name, first_seq, last_seq FROM stream WHERE hidden = 0 ORDER BY id")?;
+        let all: Vec<Standing> = list.query_map([], read)?.collect::<Result<_, _>>()?;
+        let asked = |name: &String| subscription.streams.contains(name) || discovers(subscription, name);
+        return Ok(all.into_iter().filter(|stream| asked(&stream.name)).collect());
+    }
+    let mut find =
+        conn.prepare_cached("SELECT id, name, first_seq, last_seq FROM stream WHERE name = ? AND hidden = 0")?;
+    let found = subscription.streams.iter().map(|name| find.query_row([name], read).optional());
+    let mut found: Vec<Standing> = found.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    found.sort_by_key(|stream| stream.id);
+    found.dedup_by_key(|stream| stream.id);
+    Ok(found)
+}
+
+/// The newest stream of events; 0: there is none.
+fn newest(conn: &Connection) -> Result<i64, Fault> {
+    let mut newest = conn.prepare_cached("SELECT id FROM stream WHERE hidden = 0 ORDER BY id DESC LIMIT 1")?;
+    Ok(newest.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
 /// Looks at streams that appeared since; answers whether there was one to read. They are read from their first entry.
@@ -143,9 +171,10 @@ pub(super) fn discover(tx: &Tx<'_>, subscription: &Subscription, group: &mut Gro
 }
 
 /// A stream appeared: every group that asks for such streams stands at its beginning, so that nothing in it is trimmed
-/// before a group that is away has come back.
+/// before a group that is away has come back. A stream that a group names is made before the group is.
 pub(super) fn welcome(conn: &Connection, stream: i64, name: &str) -> Result<(), Fault> {
-    let mut list = conn.prepare_cached("SELECT id, selection FROM consumer")?;
+    let sql = r#"SELECT id, selection FROM consumer WHERE substr(selection, -14) <> '"discover":[]}'"#;
+    let mut list = conn.prepare_cached(sql)?;
     let groups: Vec<(i64, String)> =
         list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     for (group, selection) in groups {

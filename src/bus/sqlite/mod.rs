@@ -32,6 +32,7 @@ mod span;
 mod state;
 mod store;
 mod takeover;
+mod trouble;
 mod tx;
 mod writer;
 
@@ -215,6 +216,11 @@ impl SqliteStore {
         self.stop();
     }
 
+    /// Whether nothing can be written any more: it was closed, or its writer ended by a defect.
+    pub fn is_closed(&self) -> bool {
+        self.store.is_stopped()
+    }
+
     fn stop_doorbell(&self) {
         self.stop.lock().take();
         self.join(&self.doorbell);
@@ -255,6 +261,12 @@ impl Bus for SqliteStore {
     }
 
     async fn publish(&self, emits: Vec<Emit>) -> Result<Vec<Option<EntryId>>, BusError> {
+        if emits.is_empty()
+            && let Some(error) = self.store.unwritable()
+        {
+            // A transaction without a write would go through.
+            return Err(error);
+        }
         self.store.call(move |tx| due::publish(tx, &emits)).await
     }
 

@@ -41,6 +41,7 @@ pub(super) struct Store {
     readers: Option<Readers>,
     doors: Mutex<Vec<Weak<Door>>>,
     next_due: AtomicI64,
+    unwritable: Mutex<Option<BusError>>,
 }
 
 /// Tells a file from another one that later has its name.
@@ -94,6 +95,7 @@ impl Store {
             readers,
             doors: Mutex::default(),
             next_due: AtomicI64::new(Millis::MIN),
+            unwritable: Mutex::default(),
             options,
         })
     }
@@ -175,6 +177,17 @@ impl Store {
             }
             None => self.call(move |tx| work(tx.conn, tx.now)).await,
         }
+    }
+
+    /// Why the last write failed, if only another write can tell whether it still would: no room, or a failing disk. The
+    /// heartbeat is one, every so often.
+    pub(super) fn unwritable(&self) -> Option<BusError> {
+        self.unwritable.lock().clone()
+    }
+
+    /// Something was written, or could not be.
+    pub(super) fn wrote(&self, end: Option<&Fault>) {
+        *self.unwritable.lock() = end.map(|fault| fault.told(&self.name));
     }
 
     /// Makes a door known, so that news reach it.

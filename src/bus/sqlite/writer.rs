@@ -110,10 +110,19 @@ impl Writer {
     }
 
     fn work(&self, mut jobs: Vec<Box<dyn Job>>) {
+        let before = self.conn.total_changes();
         let (ends, news) = match self.transact(&mut jobs) {
-            Ok(done) => done,
+            Ok(done) => {
+                if self.conn.total_changes() != before {
+                    self.store.wrote(None);
+                }
+                done
+            }
             Err(fault) => {
                 self.roll_back();
+                if fault.shows_in_writing() {
+                    self.store.wrote(Some(&fault));
+                }
                 let error = fault.told(self.store.name());
                 (vec![Err(error); jobs.len()], News::default())
             }

@@ -45,7 +45,8 @@ pub enum DeadCommand {
     },
     /// Show all that is known about one
     Show {
-        #[arg(value_parser = dead_id)]
+        /// Its number, as `moontide dead list` shows it
+        #[arg(value_name = "ID", value_parser = dead_id)]
         id: DeadId,
         /// One JSON array
         #[arg(long)]
@@ -80,6 +81,7 @@ pub struct Filter {
 /// Some by number, or all that a filter lets through.
 #[derive(Debug, clap::Args)]
 pub struct Which {
+    /// Their numbers, as `moontide dead list` shows them
     #[arg(value_name = "ID", value_parser = dead_id, required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<DeadId>,
     /// All, or all of --handler and --reason

@@ -12,10 +12,9 @@ use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, check_type};
 use crate::outcome::{Emit, MESSAGE_BYTES_MAX, Outcome};
 use crate::script::convert::{Bounds, EncodeError};
 use crate::script::run::{Run, Task};
+use crate::streams::check_stream;
 
 const EMIT: &str = "ctx:emit";
-/// What the host's own streams begin with; `config` keeps them out of the configuration too.
-const RESERVED_STREAMS: &str = "moontide:";
 const EMIT_OPTIONS: [&str; 5] = ["id", "subject", "stream", "delay", "partition_key"];
 /// Where `partition_key` travels: the CloudEvents extension of the partitioning specification.
 const PARTITION_KEY: &str = "partitionkey";
@@ -79,11 +78,9 @@ fn with_options(mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
     }
     emit.event.subject = attribute(&opts, "subject")?;
     if let Some(stream) = attribute(&opts, "stream")? {
-        if stream.starts_with(RESERVED_STREAMS) {
-            let message =
-                format!("{EMIT}: opts.stream: expected a stream of events, got {stream:?}, which belongs to the host");
-            return Err(Problem::Wrong(message));
-        }
+        check_stream(&stream).map_err(|reason| {
+            Problem::Wrong(format!("{EMIT}: opts.stream: expected a stream of events, got {stream:?}: {reason}"))
+        })?;
         emit.stream = stream;
     }
     if let Some(key) = attribute(&opts, "partition_key")? {

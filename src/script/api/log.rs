@@ -12,7 +12,7 @@ use crate::script::convert::Bounds;
 use crate::script::run::{Run, Task};
 
 const MESSAGE_BYTES_MAX: usize = 8 * 1024;
-/// Messages per second and VM that get through, and how many may come at once.
+/// Messages per second of a handler on one thread that get through, and how many may come at once.
 const RATE: f64 = 200.0;
 const BURST: f64 = 1000.0;
 
@@ -100,6 +100,11 @@ impl Bucket {
         Self { left: BURST, at: Instant::now(), suppressed: 0 }
     }
 
+    /// Whether one that is made anew would let more through.
+    pub fn counts(&self) -> bool {
+        self.at.elapsed().as_secs_f64() * RATE < BURST
+    }
+
     /// Takes a place at `now`; answers how many found none since the last one that did.
     fn take(&mut self, now: Instant) -> Option<u64> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
@@ -127,5 +132,6 @@ mod tests {
         assert!((1000..1010).contains(&through), "the burst gets through, then nothing: {through}");
         assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(5000 - through as u64));
         assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(0));
+        assert!(bucket.counts(), "it is still known what went through");
     }
 }

@@ -18,7 +18,7 @@ mod time;
 mod uuid;
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -48,8 +48,10 @@ pub(super) struct Home {
     pub sources: Arc<Sources>,
     pub codec: Codec,
     pub meter: Rc<Meter>,
-    pub bucket: RefCell<Bucket>,
+    pub bucket: Rc<RefCell<Bucket>>,
     pub modules: RefCell<require::Modules>,
+    /// The prelude's call of a file's top level.
+    pub load: OnceCell<Function>,
 }
 
 impl Home {
@@ -222,6 +224,7 @@ mod tests {
             limits: &Limits::default(),
             clock: Arc::new(SystemClock),
             meter: meter.clone(),
+            bucket: Rc::new(RefCell::new(Bucket::full())),
         };
         let vm = Vm::open(opening).now_or_never().expect("nothing yields").expect("the file loads");
         let boom = action(&vm.lua, &vm.home, |_, _, ()| panic!("on purpose")).expect("a function can be made");

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use mlua::{Function, Lua, MultiValue, Value};
+use mlua::{Function, Lua, Value};
 
 use super::args::text;
 use super::{Home, Problem, function};
 use crate::script::compile;
+use crate::script::fault;
 use crate::script::run::Phase;
 
 const REQUIRE: &str = "require";
@@ -65,7 +66,11 @@ fn run_module(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
 }
 
 fn returned_by(lua: &Lua, home: &Home, path: &str) -> Result<Value, Problem> {
-    let mut returned = compile::chunk(lua, &home.sources, path)?.call::<MultiValue>(())?;
+    let chunk = compile::chunk(lua, &home.sources, path)?;
+    let mut returned = match home.meter.current() {
+        Some(run) => fault::unguarded(&run, fault::guard(home)?.call(chunk)?)?,
+        None => chunk.call(())?,
+    };
     let value = match (returned.len(), returned.pop_front()) {
         (1, Some(value)) if !value.is_nil() => value,
         (count, _) => {

@@ -14,6 +14,7 @@ use super::{Grants, Idempotency, IdempotencyKey, Limits, LoadOptions, Manifest, 
 use crate::bus::Start;
 use crate::event::TypePattern;
 use crate::judge::RetryPolicy;
+use crate::streams::check_stream;
 use crate::units::show_duration;
 
 const KEYS: [&str; 11] =
@@ -36,6 +37,7 @@ const CONCURRENCY_MAX: usize = 10_000;
 const TIMEOUT: Duration = Duration::from_secs(30);
 const WINDOW: Duration = Duration::from_secs(3600);
 const GROUP_BYTES_MAX: usize = 200;
+const SHOWN_CHARS_MAX: usize = 60;
 
 /// Reads what the file of handler `name` returned.
 pub(super) fn read(name: &str, returned: &Value, options: &LoadOptions) -> Result<Manifest, Vec<String>> {
@@ -85,7 +87,7 @@ fn from_table(name: &str, table: &Table, options: &LoadOptions, problems: &mut P
     Manifest {
         types,
         group: problems.field(table, "group", name.to_owned(), group),
-        streams: problems.field(table, "streams", Vec::new(), list),
+        streams: problems.field(table, "streams", Vec::new(), streams),
         start: problems.field(table, "start", Start::Latest, start),
         concurrency: options.concurrency.unwrap_or(concurrency),
         timeout: problems.field(table, "timeout", TIMEOUT, quantity_of_time),
@@ -119,10 +121,39 @@ fn types(value: &Value) -> Result<Vec<TypePattern>, String> {
 
 fn group(value: &Value) -> Result<String, String> {
     let group = text(value)?;
+    check_group(&group)?;
+    Ok(group)
+}
+
+/// Whether a group can be called so.
+///
+/// # Errors
+/// What was expected, and what it is.
+pub fn check_group(group: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
-    match group.is_empty() || group.len() > GROUP_BYTES_MAX || !group.chars().all(fits) {
-        true => Err(format!("expected 1 to {GROUP_BYTES_MAX} letters, digits and . _ - / :, got {group:?}")),
-        false => Ok(group),
+    if group.is_empty() || group.len() > GROUP_BYTES_MAX || !group.chars().all(fits) {
+        let got = beginning(group);
+        return Err(format!("expected 1 to {GROUP_BYTES_MAX} letters, digits and . _ - / :, got {got}"));
+    }
+    match group.split('/').find(|part| matches!(*part, "" | "." | "..")) {
+        Some(part) => Err(format!("expected a name whose parts are names, got {group:?}, of which one is {part:?}")),
+        None => Ok(()),
+    }
+}
+
+fn streams(value: &Value) -> Result<Vec<String>, String> {
+    let names = list(value)?;
+    names.iter().try_for_each(|name| {
+        check_stream(name).map_err(|reason| format!("expected names of streams, got {}: {reason}", beginning(name)))
+    })?;
+    Ok(names)
+}
+
+/// As much of a name as a message needs.
+fn beginning(name: &str) -> String {
+    match name.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{:?}… ({} bytes)", &name[..end], name.len()),
+        None => format!("{name:?}"),
     }
 }
 

@@ -41,6 +41,17 @@ async fn it_is_not_ready_while_the_store_is_away_and_alive_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_writer_is_gone_is_not_alive() {
+    let (desk, address) = desk().await;
+    assert_eq!(get(address, "/healthz").await.status, 200);
+    desk.host().backend().close().await;
+    let red = get(address, "/healthz").await;
+    assert_eq!(red.status, 503, "{red:?}");
+    assert!(red.body.contains("nobody writes to the store any more"), "{red:?}");
+    assert_eq!(get(address, "/readyz").await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_works_long_is_ready() {
     let slow = "return { on = 'order.*', concurrency = 1, handle = function(event, ctx) ctx:sleep('30s') end }";
     let desk = Desk::with(ON, &[("slow", slow)]).await;

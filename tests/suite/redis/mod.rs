@@ -1,9 +1,13 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
 mod backlog;
+mod cuts;
 mod harness;
+mod outages;
 mod power;
 mod process;
+mod proxy;
+mod rig;
 pub mod server;
 mod storm;
 
@@ -14,6 +18,11 @@ use crate::conformance::suite;
 
 suite!(on_redis, crate::redis::RedisHarness::new(crate::redis::Kind::Redis));
 suite!(on_valkey, crate::redis::RedisHarness::new(crate::redis::Kind::Valkey));
+
+/// Asks again until it is so.
+async fn until(mut is_so: impl FnMut() -> bool) {
+    crate::conformance::until(|| std::future::ready(is_so())).await;
+}
 
 #[test]
 fn a_servers_clock_stands_still_until_it_is_moved() {

@@ -1,7 +1,9 @@
 //! Hot reload under load: whatever way a file is saved, no event is lost, none has its effects twice, and none runs on half
 //! a file.
 
-mod load;
+mod delay;
+mod flood;
+pub mod load;
 mod saves;
 mod soak;
 
@@ -23,12 +25,12 @@ fn handlers(desk: &Desk) -> PathBuf {
 }
 
 /// The versions that were saved as a whole.
-fn saved(names: impl IntoIterator<Item = impl ToString>) -> BTreeSet<String> {
+pub fn saved(names: impl IntoIterator<Item = impl ToString>) -> BTreeSet<String> {
     names.into_iter().map(|name| name.to_string()).collect()
 }
 
 /// Waits until version `name` has handled something.
-async fn until_seen(desk: &Desk, name: &str) {
+pub async fn until_seen(desk: &Desk, name: &str) {
     let began = std::time::Instant::now();
     while desk.state(&format!("v/{name}")).await.is_none() {
         assert!(began.elapsed() < crate::support::PATIENCE, "never seen: {name}; {:?}", desk.host().snapshot());

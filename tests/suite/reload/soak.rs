@@ -61,6 +61,11 @@ async fn soak(length: Duration) {
     assert!(after < before + GROWTH_BYTES_MAX, "memory grew from {before} to {after} bytes");
     let by = load.check(&desk, &versions).await;
     assert!(by.len() > 3, "several versions were at work: {by:?}");
+    let (events, saves, saw) = (by.values().sum::<u64>(), versions.len(), by.len());
+    let (before, after) = (before >> 20, after >> 20);
+    println!(
+        "{events} events, each once; {saw} of {saves} good versions saw some; memory {before} MiB, at the end {after} MiB"
+    );
 }
 
 /// Resident memory of this process.

@@ -2,6 +2,9 @@
 
 mod beat;
 mod due;
+mod fitness;
+mod groups;
+mod intake;
 mod link;
 mod takeover;
 
