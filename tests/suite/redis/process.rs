@@ -105,7 +105,11 @@ async fn who_is_told_to_end_gives_the_rest_back_at_once_and_uncharged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_work_of_the_dead_is_taken_over_at_once_on_one_machine() {
-    let (rig, mut busy, _idle) = busy_and_idle("").await;
+    let (rig, mut busy, _idle) = busy_and_idle("[groups]\nrecovery = \"60s\"").await;
+    // Right after a heartbeat: the others have not seen it.
+    let beats = || rig.server().get::<std::collections::HashMap<String, i64>>(&["HGETALL", "moontide:beats"]);
+    let beaten = || beats().into_iter().find(|(name, _)| name.starts_with("busy:")).map(|(_, beat)| beat);
+    rig.until("its heart has beaten", async || beaten() == Some(3)).await;
     let began = Instant::now();
     busy.kill();
     rig.quiet().await;

@@ -131,8 +131,9 @@ impl Rig {
         self.publish(emits).await;
     }
 
+    /// Until the store says that it has them: events that it took without saying so come twice.
     pub async fn publish(&self, emits: Vec<Emit>) {
-        self.backend.bus.publish(emits).await.expect("the store takes events");
+        self.until("the store takes events", async || self.backend.bus.publish(emits.clone()).await.is_ok()).await;
     }
 
     pub async fn pause(&mut self, millis: std::ops::Range<u64>) {
