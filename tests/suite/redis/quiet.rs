@@ -95,6 +95,14 @@ impl Workers {
     }
 }
 
+struct Trouble<'a> {
+    /// Events of each handler when it is over.
+    total: u64,
+    says: &'a str,
+    make: &'a dyn Fn(),
+    end: &'a dyn Fn(),
+}
+
 // One thread: what is logged is caught by thread.
 #[tokio::test]
 async fn twenty_handlers_without_a_server_say_little_and_come_back() {
@@ -107,12 +115,12 @@ async fn twenty_handlers_without_a_server_say_little_and_come_back() {
     workers.work(&*bus, 1).await;
     said();
     let free = || drop(server.call(&["CONFIG", "SET", "maxmemory", "0"]));
-    let trouble: [(u64, &str, &dyn Fn(), &dyn Fn()); 3] = [
-        (2, "refused", &|| server.kill(), &|| server.start()),
-        (4, "raise maxmemory", &|| give_and_fill(&server), &free),
-        (5, "vanished", &|| drop(server.call(&["FLUSHALL"])), &|| {}),
-    ];
-    for (total, says, make, end) in trouble {
+    let flush = || drop(server.call(&["FLUSHALL"]));
+    for Trouble { total, says, make, end } in [
+        Trouble { total: 2, says: "refused", make: &|| server.kill(), end: &|| server.start() },
+        Trouble { total: 4, says: "raise maxmemory", make: &|| give_and_fill(&server), end: &free },
+        Trouble { total: 5, says: "vanished", make: &flush, end: &|| {} },
+    ] {
         make();
         // The time over which lines are counted.
         tokio::time::sleep(Duration::from_secs(2)).await;
