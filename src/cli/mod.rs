@@ -50,6 +50,7 @@ Exit codes:
   2  wrong usage or configuration
   3  the store is away, full or cannot be used
   4  too many scripts could not be interrupted (moontide run)
+  5  the store's file is gone, or a part of Moontide ended by a defect (moontide run)
 
 Settings come from built-in defaults, moontide.toml, MOONTIDE_* variables and flags; what is named later wins.";
 

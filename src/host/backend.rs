@@ -59,6 +59,14 @@ impl Backend {
         }
     }
 
+    /// Waits until nothing can be stored in this process any more, though nobody closed the store; answers why.
+    pub async fn lost(&self) -> String {
+        match &self.store {
+            Store::Sqlite(store) => store.lost().await,
+            Store::Redis(_) => std::future::pending().await,
+        }
+    }
+
     /// Closes the store: what this process still holds goes back uncharged.
     pub async fn close(&self) {
         match &self.store {

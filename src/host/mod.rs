@@ -161,6 +161,14 @@ impl Host {
         rows.collect()
     }
 
+    /// Waits until this process can go on no more, and answers why; only a new one helps.
+    pub async fn lost(&mut self) -> String {
+        tokio::select! {
+            why = self.parts.backend.lost() => format!("nothing can be stored in {} any more: {why}", self.parts.config.bus.url),
+            _ = &mut self.supervisor => "what looks after the workers ended by a defect of Moontide".into(),
+        }
+    }
+
     /// Stops receiving, finishes what runs within the grace time, gives the rest back and closes the store.
     pub async fn stop(self) {
         self.parts.stop.cancel();
@@ -181,7 +189,11 @@ impl Host {
     }
 }
 
-/// Runs a host until SIGINT or SIGTERM; a second signal ends the process at once.
+/// Exit code of a process that could not go on.
+pub const EXIT_LOST: i32 = 5;
+
+/// Runs a host until SIGINT or SIGTERM; a second signal ends the process at once, and so does what it cannot go on without
+/// ([`EXIT_LOST`]): nothing could be given back then, and whoever started it starts it again.
 ///
 /// # Errors
 /// As [`Host::start`].
@@ -189,7 +201,7 @@ pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let handlers = config.handlers_dir.clone();
     let bus = config.bus.url.to_string();
     let promises = promises(&config).await?;
-    let host = Host::start(config, start).await?;
+    let mut host = Host::start(config, start).await?;
     for Promise { when, holds } in promises {
         tracing::info!("when {when}: {holds}");
     }
@@ -197,7 +209,13 @@ pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
         0 => tracing::warn!("no handler in {} yet; a file that is dropped there starts by itself", handlers.display()),
         count => tracing::info!(count, "handlers from {}, events in {bus}", handlers.display()),
     }
-    signal().await;
+    tokio::select! {
+        () = signal() => {}
+        why = host.lost() => {
+            tracing::error!("the process ends: {why}");
+            std::process::exit(EXIT_LOST);
+        }
+    }
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
         () = host.stop() => Ok(()),

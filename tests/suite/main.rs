@@ -16,6 +16,7 @@ mod kills;
 mod layout;
 mod looking;
 mod losses;
+mod lost;
 mod malformed;
 mod mounts;
 mod operations;

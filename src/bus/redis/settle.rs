@@ -215,7 +215,10 @@ fn spans<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<Span> {
 pub(super) struct Settled {
     /// The server's time.
     pub now: Millis,
-    pub answers: Vec<Answer>,
+    /// `None`: the server does not let us, now; nothing was done.
+    pub answers: Vec<Option<Answer>>,
+    /// What it does not let us.
+    pub barred: Option<String>,
 }
 
 /// Reads the answer to a call for `runs` runs.
@@ -223,11 +226,21 @@ pub(super) fn read(answer: Value, runs: usize) -> Result<Settled, Fault> {
     let mut parts = reply::list(answer)?.into_iter();
     let now = reply::int(&parts.next().unwrap_or_default())?;
     let again = reply::int(&parts.next().unwrap_or_default())? == 1;
-    let answers = parts.map(|part| read_one(&reply::text(part)?, again)).collect::<Result<Vec<_>, _>>()?;
+    let (mut answers, mut barred) = (Vec::with_capacity(runs), None);
+    for part in parts {
+        let text = reply::text(part)?;
+        match text.strip_prefix('P') {
+            Some(why) => {
+                barred = Some(why.to_owned());
+                answers.push(None);
+            }
+            None => answers.push(Some(read_one(&text, again)?)),
+        }
+    }
     if answers.len() != runs {
         return Err(Fault::Away(format!("it answered {} of {runs} runs", answers.len())));
     }
-    Ok(Settled { now, answers })
+    Ok(Settled { now, answers, barred })
 }
 
 fn read_one(text: &str, again: bool) -> Result<Answer, Fault> {
@@ -251,19 +264,20 @@ mod tests {
 
     #[test]
     fn answers_are_read_and_a_repeated_one_is_already_ours() {
-        let answers = ["D", "D17-3", "A", "Xorders/1-0#1", "Cstock", "F", "R", "Ino"];
+        let answers = ["D", "D17-3", "A", "Xorders/1-0#1", "Cstock", "F", "R", "Ino", "Pnot now"];
         let value = |again| {
             let head = [Value::Int(5), Value::Int(again)].into_iter();
             Value::Array(head.chain(answers.map(|text| Value::BulkString(text.into()))).collect())
         };
-        let first = read(value(0), 8).expect("it is readable");
+        let first = read(value(0), 9).expect("it is readable");
         assert_eq!(first.now, 5);
-        assert_eq!(first.answers[0], Answer::Done { dead: None });
-        assert_eq!(first.answers[1], Answer::Done { dead: Some(dead::number(EntryId(17, 3))) });
-        assert_eq!(first.answers[3], Answer::Duplicate { by: "orders/1-0#1".into() });
-        let again = read(value(1), 8).expect("it is readable");
-        assert_eq!(again.answers[..3], [Answer::AlreadyMine, Answer::AlreadyMine, Answer::AlreadyMine]);
+        assert_eq!(first.answers[0], Some(Answer::Done { dead: None }));
+        assert_eq!(first.answers[1], Some(Answer::Done { dead: Some(dead::number(EntryId(17, 3))) }));
+        assert_eq!(first.answers[3], Some(Answer::Duplicate { by: "orders/1-0#1".into() }));
+        assert_eq!((&first.answers[8], first.barred.as_deref()), (&None, Some("not now")));
+        let again = read(value(1), 9).expect("it is readable");
+        assert!(again.answers[..3].iter().all(|answer| *answer == Some(Answer::AlreadyMine)));
         assert_eq!(again.answers[3..], first.answers[3..]);
-        assert!(read(value(0), 7).is_err());
+        assert!(read(value(0), 8).is_err());
     }
 }

@@ -2,14 +2,19 @@
 
 mod backlog;
 mod cuts;
+mod errors;
+mod failover;
 mod harness;
 mod outages;
 mod power;
 mod process;
 mod proxy;
+mod quiet;
+mod resets;
 mod rig;
 pub mod server;
 mod storm;
+mod tls;
 
 use harness::RedisHarness;
 use server::{Kind, Server};

@@ -1,4 +1,5 @@
--- Settles a batch of runs, each whole or not at all; see `settle.rs` for the arguments and the answers.
+-- Settles a batch of runs, each whole or not at all; see `settle.rs` for the arguments and the answers. A run that the
+-- server's ACL forbids is answered 'P': nothing of it was done, and it is not its fault.
 --
 -- Ownership is asked once for the batch. Then each run is checked and written before the next one is looked at, so that
 -- it sees what those before it wrote. Nothing is acknowledged before everything is written, and the answers are kept
@@ -6,6 +7,15 @@
 local state, group, me = take(), take(), take()
 local receipts, slot, number = take(), take(), take()
 local standing, dead, replayed = p .. 'group:' .. group, p .. 'dead', p .. 'dead:replayed'
+
+-- What belongs to the host is asked about once for the batch; what the runs name, when they do.
+local why_not = barred('SET', p .. 'record:', 'a') or barred('ZADD', due, 1, 'a')
+for _, key in ipairs({ 'parked', 'dead', 'bell' }) do why_not = why_not or barred('XADD', p .. key, '*', 'a', 'b') end
+for _, key in ipairs({ receipts, standing, delayed }) do
+  why_not = why_not or barred('HINCRBY', key, 'a', 1) or barred('HSET', key, 'a', 'b')
+end
+why_not = why_not or barred('SADD', p .. 'streams', 'a')
+if why_not then return redis.error_reply(why_not) end
 
 local kept = redis.call('HGET', receipts, slot)
 if kept then
@@ -26,6 +36,8 @@ for i = 1, take() do
   local name, own, last = take(), take() == 1, take()
   local stream = { name = name, own = own, last = last, mine = {}, done = {}, freed = false }
   local mine = stream.mine
+  local no = barred('XACK', name, group, '0-1') or barred('XCLAIM', name, group, me, 0, '0-1')
+  if no then return redis.error_reply(no) end
   for _ = 1, take() do
     local first, to, in_hand = take(), take(), take()
     local pending = redis.pcall('XPENDING', name, group, first, to, in_hand, me)
@@ -256,7 +268,13 @@ local runs = take()
 for i = 1, runs do
   local next_run = at + ARGV[#ARGV - runs + i]
   local fine, answer = pcall(run)
-  if not fine then answer = 'Ithe server script failed: ' .. tostring(answer.err or answer) end
+  if not fine then
+    answer = tostring(type(answer) == 'table' and answer.err or answer)
+    local acl = string.find(answer, "executing the script can't", 1, true) or string.find(answer, 'ACL failure', 1, true)
+    answer = acl and 'P' .. answer or 'Ithe server script failed: ' .. answer
+  elseif string.find(answer, '^INOPERM') then
+    answer = 'P' .. string.sub(answer, 2)
+  end
   answers[i] = answer
   all_done = all_done and answer == 'D'
   at = next_run
