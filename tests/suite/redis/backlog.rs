@@ -7,7 +7,7 @@ use moontide::bus::redis::{Address, Options, RedisBus};
 use moontide::bus::{Answer, Bus, Overview, Run};
 
 use super::server::{Kind, Server};
-use crate::conformance::{commit, subscription};
+use crate::conformance::{PATIENCE, commit, subscription};
 
 /// What the server takes longer for is noted; in microseconds.
 const SLOW: &str = "50000";
@@ -46,7 +46,8 @@ async fn worked_off(kind: Kind, count: usize) {
     let inbox = bus.subscribe(subscription("group")).await.expect("the group is opened").inbox;
     let mut done = 0;
     while done < count {
-        let got = inbox.receive(STEP).await.expect("the server answers");
+        let got = tokio::time::timeout(PATIENCE, inbox.receive(STEP)).await.expect("there is more");
+        let got = got.expect("the server answers");
         let runs: Arc<[Run]> = got.into_iter().map(|delivery| commit(&Arc::new(delivery))).collect();
         assert!(runs.iter().all(|run| run.deliveries[0].delivery.orphaned == 1), "each was with one that died");
         let answers = inbox.settle(runs).await.expect("the server answers");
