@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{RedisBus, discovery, group};
+use super::super::door::Door;
+use super::super::due::Due;
+use super::super::upkeep::Upkeep;
+use super::super::{RedisBus, discovery, group, publish};
 use super::*;
-use crate::bus::{Began, Groups, Overview, Start, Subscription};
-use crate::event::TypePattern;
-use crate::streams::{Retain, Streams};
+use crate::bus::{Began, Bus, Groups, Inbox, Overview, Start, Subscription};
+use crate::event::{Event, TypePattern};
+use crate::outcome::Emit;
+use crate::streams::{Retain, StreamRule, Streams};
 
 fn wants(group: &str, streams: &[&str], start: Start) -> Subscription {
     Subscription {
@@ -115,9 +119,17 @@ async fn streams_of_others_are_found_and_only_those_that_somebody_asks_for() {
     store.close();
 }
 
-async fn bus(server: &Server, retain: Retain) -> Arc<RedisBus> {
-    let streams = Arc::new(Streams { rules: Vec::new(), retain });
-    RedisBus::open(Options { streams, ..options(server) }).await.expect("the server can be used")
+async fn bus(server: &Server) -> Arc<RedisBus> {
+    RedisBus::open(options(server)).await.expect("the server can be used")
+}
+
+/// A process that serves a group and keeps so many orders, as a rule says.
+async fn keeps(server: &Server, length: u64) -> (Arc<RedisBus>, Arc<dyn Inbox>) {
+    let rule = StreamRule { types: Vec::new(), name: "orders".into(), retain: Some(retain(length)) };
+    let streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
+    let bus = RedisBus::open(Options { streams, ..options(server) }).await.expect("the server can be used");
+    let subscribed = bus.subscribe(wants("served", &["other"], Start::Earliest)).await.expect("it opens");
+    (bus, subscribed.inbox)
 }
 
 fn retain(length: u64) -> Retain {
@@ -140,7 +152,7 @@ async fn nothing_is_trimmed_that_a_group_needs() {
     let acked: Vec<String> = (1..=249).map(|entry| format!("{entry}-0")).collect();
     let words: Vec<&str> = ["XACK", "orders", "group"].into_iter().chain(acked.iter().map(String::as_str)).collect();
     server.call(&words);
-    let bus = bus(&server, retain(10)).await;
+    let (bus, _inbox) = keeps(&server, 10).await;
     let length = || {
         next_round(&server);
         server.get::<usize>(&["XLEN", "orders"])
@@ -154,6 +166,33 @@ async fn nothing_is_trimmed_that_a_group_needs() {
 }
 
 #[tokio::test]
+async fn who_serves_no_group_trims_nothing_and_what_others_publish_is_theirs_to_trim() {
+    let server = Server::new(Kind::Redis);
+    let streams = Arc::new(Streams { rules: Vec::new(), retain: retain(10) });
+    let store = Arc::new(Store::new(Options { streams, ..options(&server) }));
+    let mut upkeep = Upkeep::new(store.clone());
+    let mut left = async || {
+        next_round(&server);
+        upkeep.round().await.expect("the server can be used");
+        server.get::<usize>(&["XLEN", "orders"])
+    };
+    fill(&server, "orders", 50);
+    server.call(&["SADD", "moontide:published", "orders"]);
+    let wanted = wants("group", &["orders"], Start::Latest);
+    group::open(&store, &wanted).await.expect("it opens");
+    assert_eq!(left().await, 50, "a command that ends soon has a configuration of its own");
+    let door = Arc::new(Door::new(Arc::new(wanted), "moontide:retry:group".into(), Vec::new()));
+    store.add_door(&door);
+    server.call(&["DEL", "moontide:published"]);
+    assert_eq!(left().await, 50, "only others publish to it");
+    let emit = Emit { stream: "orders".into(), event: Event::new("1", "test", "x"), delay: None };
+    publish::publish(&store, &Due::begin(store.clone()), &[emit]).await.expect("it is stored");
+    // The group has not received it.
+    assert_eq!(left().await, 10);
+    store.close();
+}
+
+#[tokio::test]
 async fn what_a_forgotten_group_or_others_trim_is_counted_once() {
     let server = Server::new(Kind::Redis);
     let opener = store(&server);
@@ -161,7 +200,7 @@ async fn what_a_forgotten_group_or_others_trim_is_counted_once() {
     group::open(&opener, &wants("group", &["orders"], Start::Earliest)).await.expect("it opens");
     server.call(&["XREADGROUP", "GROUP", "group", "c", "COUNT", "10", "STREAMS", "orders", ">"]);
     server.call(&["XTRIM", "orders", "MAXLEN", "=", "60"]);
-    let bus = bus(&server, retain(20)).await;
+    let (bus, _inbox) = keeps(&server, 20).await;
     let lost = || {
         next_round(&server);
         server.get::<Option<u64>>(&["HGET", "moontide:group:group", "lost"]).unwrap_or(0)
@@ -190,7 +229,7 @@ async fn a_group_is_handed_over_and_forgotten() {
     server.call(&["HSET", "moontide:delayed", "moontide:retry:old", "1"]);
     group::open(&opener, &wants("new", &["orders"], Start::At(8))).await.expect("it opens");
     server.advance(60 * 60 * 1000 / 2);
-    let bus = bus(&server, Retain::default()).await;
+    let bus = bus(&server).await;
     let due_moved = || server.get::<usize>(&["XLEN", "moontide:retry:old"]) == 2;
     until("what was due is moved", due_moved).await;
     let moved = bus.hand_over("old", "new").await.expect("neither is served");
