@@ -16,6 +16,7 @@ mod entry;
 mod fault;
 mod fitness;
 mod group;
+mod hand_over;
 mod held;
 mod inbox;
 mod intake;

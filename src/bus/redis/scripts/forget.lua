@@ -1,6 +1,8 @@
 -- Forgets a group; its dead letters stay, without a group. Arguments: prefix, group. Answers 0 where there is none.
 local group = take()
 if redis.call('SISMEMBER', p .. 'groups', group) == 0 then return 0 end
+local why = being_moved(p .. 'group:' .. group)
+if why then return redis.error_reply('REFUSED ' .. why) end
 each_delayed(p .. 'retry:' .. group, function(member, _, id)
   redis.call('ZREM', p .. 'due', member)
   redis.call('XDEL', p .. 'parked', id)

@@ -1,4 +1,4 @@
--- What handing a group over and forgetting it share.
+-- What handing a group over and forgetting it share: how a group leaves.
 
 local function streams_of(hash)
   local found = {}

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::door::Door;
 use super::super::due::Due;
+use super::super::hand_over::HandOver;
 use super::super::upkeep::Upkeep;
 use super::super::{RedisBus, discovery, group, publish};
 use super::*;
@@ -244,4 +245,68 @@ async fn a_group_is_handed_over_and_forgotten() {
     assert!(bus.forget("new").await.expect("it is not served") && !bus.forget("new").await.expect("it is gone"));
     assert_eq!(bus.groups().await.expect("it is readable"), []);
     assert_eq!(server.get::<Vec<String>>(&["KEYS", "moontide:*:new"]), Vec::<String>::new());
+}
+
+/// How many entries a group has that are not settled.
+fn pending(server: &Server, stream: &str, name: &str) -> usize {
+    let script = "local found = redis.pcall('XPENDING', ARGV[1], ARGV[2]); return found.err and 0 or found[1]";
+    server.get(&["EVAL", script, "0", stream, name])
+}
+
+#[tokio::test]
+async fn a_group_whose_move_is_interrupted_again_and_again_is_handed_over_once() {
+    const RETRIES: usize = 1200;
+    let server = Server::new(Kind::Redis);
+    let store = store(&server);
+    for stream in ["orders", "payments"] {
+        fill(&server, stream, 4000);
+    }
+    group::open(&store, &wants("old", &["orders", "payments"], Start::Earliest)).await.expect("it opens");
+    // Of orders the new group skipped what lies between 1,700 and 3,500; of payments it has never heard.
+    group::open(&store, &wants("new", &["orders"], Start::At(3501))).await.expect("it opens");
+    for stream in ["orders", "payments"] {
+        server.call(&["XREADGROUP", "GROUP", "old", "c", "COUNT", "1700", "STREAMS", stream, ">"]);
+    }
+    let script = "for n = 1, tonumber(ARGV[1]) do redis.call('XADD', 'moontide:retry:old', '*', 'type', 'x')
+        local id = redis.call('XADD', 'moontide:parked', '*', 'type', 'x')
+        redis.call('ZADD', 'moontide:due', 4e12 + n, id .. ' moontide:retry:' .. (n % 2 == 0 and 'old' or 'other'))
+        redis.call('HINCRBY', 'moontide:delayed', 'moontide:retry:' .. (n % 2 == 0 and 'old' or 'other'), 1) end";
+    server.call(&["EVAL", script, "0", &RETRIES.to_string()]);
+    server.call(&["HSET", "moontide:group:old", "dead", "7"]);
+    let mut lives = 0;
+    let over = 'lives: loop {
+        lives += 1;
+        let mut life = HandOver::new(&store, "old", "new");
+        for _ in 0..lives {
+            if life.step().await.expect("the server can be used") {
+                break 'lives life;
+            }
+        }
+        for name in ["old", "new"] {
+            let refused = group::open(&store, &wants(name, &["orders"], Start::Latest)).await.expect_err("under way");
+            assert!(refused.to_string().contains("end it with `moontide groups move old new`"), "{refused}");
+        }
+        let refused = HandOver::new(&store, "new", "other").run().await.expect_err("under way");
+        assert!(refused.to_string().contains("groups move old new"), "{refused}");
+        let held: usize = ["old", "new"].iter().map(|name| pending(&server, "orders", name)).sum();
+        assert!((1700..=3500).contains(&held), "nothing is away, and nothing is there twice: {held}");
+    };
+    drop(over);
+    assert!(lives > 3, "it was interrupted");
+    assert_eq!(pending(&server, "orders", "new"), 3500);
+    assert_eq!(pending(&server, "payments", "new"), 1700);
+    assert_eq!(position(&server, "payments", "new"), "1700-0");
+    assert_eq!(server.get::<usize>(&["XLEN", "moontide:retry:new"]), RETRIES);
+    let delayed: Vec<(String, usize)> = server.get(&["HGETALL", "moontide:delayed"]);
+    let half = RETRIES / 2;
+    assert_eq!(delayed, [("moontide:retry:other".to_owned(), half), ("moontide:retry:new".to_owned(), half)]);
+    let due = strings(&server, &["ZRANGE", "moontide:due", "0", "-1"]);
+    assert_eq!(due.iter().filter(|member| member.ends_with(" moontide:retry:new")).count(), half);
+    assert_eq!(server.get::<String>(&["HGET", "moontide:group:new", "dead"]), "7");
+    assert_eq!(server.get::<Vec<String>>(&["KEYS", "moontide:*:old"]), Vec::<String>::new());
+    for stream in ["orders", "payments"] {
+        let groups: Vec<Vec<redis::Value>> = server.get(&["XINFO", "GROUPS", stream]);
+        assert_eq!(groups.len(), 1, "the old group is gone from {stream}");
+    }
+    group::open(&store, &wants("new", &["orders"], Start::Latest)).await.expect("it opens again");
 }
