@@ -90,12 +90,11 @@ impl Living {
 }
 
 fn detail(found: Standing, store: &Store, living: &Living) -> GroupDetail {
-    let unread: u64 = found.positions.iter().filter(|at| at.unused.is_none()).map(|at| at.at.lag).sum();
     GroupDetail {
         live: living.serves(store, &found),
-        lag: unread + found.retries + found.free + found.delayed,
+        lag: found.lag(),
         in_flight: found.in_flight,
-        delayed: found.delayed + found.retries,
+        delayed: found.later(),
         dead: found.dead,
         lost: found.lost,
         seen_at: found.seen_at,

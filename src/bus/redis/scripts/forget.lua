@@ -3,10 +3,19 @@ local group = take()
 if redis.call('SISMEMBER', p .. 'groups', group) == 0 then return 0 end
 local why = being_moved(p .. 'group:' .. group)
 if why then return redis.error_reply('REFUSED ' .. why) end
-each_delayed(p .. 'retry:' .. group, function(member, _, id)
+local delayed, from = {}, 0
+repeat
+  local page = redis.call('ZRANGE', p .. 'due', from, from + 999)
+  for _, member in ipairs(page) do
+    local id, target = string.match(member, '^(%S+) (.*)$')
+    if target == p .. 'retry:' .. group then delayed[member] = id end
+  end
+  from = from + 1000
+until #page == 0
+for member, id in pairs(delayed) do
   redis.call('ZREM', p .. 'due', member)
   redis.call('XDEL', p .. 'parked', id)
-end)
+end
 -- Replays that were on their way are gone.
 for _, letter in ipairs(redis.call('HKEYS', p .. 'dead:replayed')) do
   local entry = redis.call('XRANGE', p .. 'dead', letter, letter)[1]

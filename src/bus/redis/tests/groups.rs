@@ -242,8 +242,13 @@ async fn a_group_is_handed_over_and_forgotten() {
     let status = bus.groups().await.expect("it is readable").remove(0);
     assert_eq!((status.group.as_str(), status.lag, status.delayed), ("new", 5 + 3 + 2, 2));
     assert_eq!(strings(&server, &["HKEYS", "moontide:marks:new"]), ["orders/3-0"]);
+    let parked: String = server.get(&["XADD", "moontide:parked", "*", "type", "x"]);
+    server.call(&["ZADD", "moontide:due", "4000000000000", &format!("{parked} moontide:retry:new")]);
+    server.call(&["ZADD", "moontide:due", "4000000000000", "1-0 moontide:retry:other"]);
     assert!(bus.forget("new").await.expect("it is not served") && !bus.forget("new").await.expect("it is gone"));
     assert_eq!(bus.groups().await.expect("it is readable"), []);
+    assert_eq!(strings(&server, &["ZRANGE", "moontide:due", "0", "-1"]), ["1-0 moontide:retry:other"]);
+    assert_eq!(server.get::<usize>(&["XLEN", "moontide:parked"]), 0);
     assert_eq!(server.get::<Vec<String>>(&["KEYS", "moontide:*:new"]), Vec::<String>::new());
 }
 
