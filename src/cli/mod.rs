@@ -116,7 +116,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     };
     let on_server = cli.flags.bus.is_some() && matches!(config.bus.url, BusUrl::Redis(_));
     if matches!(command, Command::Demo(_)) && cli.flags.bus.is_some() && !on_server {
-        let message = "the demo brings a store of its own: leave out --bus, or name an empty Redis database";
+        let message = "the demo brings a file of its own: leave out --bus, or name a server with redis://HOST";
         return Err(UsageError(message.into()).into());
     }
     let serves = matches!(&command, Command::Run(_) | Command::Demo(demo::DemoArgs { keep: true, .. }));

@@ -11,7 +11,7 @@ use crate::streams::{DEFAULT_STREAM, Streams};
 
 /// What the host's keys and streams are called unless `redis.prefix` says otherwise.
 const HOST_PREFIX: &str = "moontide:";
-const REDIS_SCHEMES: [&str; 3] = ["redis", "rediss", "redis+sentinel"];
+const REDIS_SCHEMES: [&str; 5] = ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"];
 
 /// `[bus]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum BusUrl {
     SqliteFile(PathBuf),
     /// `memory:`
     Memory,
-    /// `redis://…`, `rediss://…` or `redis+sentinel://…`
+    /// `redis://…`, `rediss://…`, `redis+sentinel://…`, `rediss+sentinel://…` or `unix://…`
     Redis(RedisUrl),
 }
 
@@ -83,6 +83,7 @@ impl BusUrl {
             Some(("sqlite", _)) => Err("names no file; write \"sqlite:data/moontide.db\"".into()),
             Some((scheme, rest)) if REDIS_SCHEMES.contains(&scheme) => match rest.strip_prefix("//") {
                 Some(place) if !place.is_empty() => Ok(Self::Redis(RedisUrl(text.to_owned()))),
+                _ if scheme == "unix" => Err("names no socket; write \"unix:///run/redis.sock\"".into()),
                 _ => Err(format!("names no server; write \"{scheme}://localhost:6379\"")),
             },
             Some((scheme, _)) if ["kafka", "amqp", "amqps"].contains(&scheme) => Err(format!(
@@ -195,6 +196,8 @@ mod tests {
             ("redis://user:geheim@host:6380/2", "redis://host:6380/2"),
             ("rediss://:ge@h/eim@host/0?x=geheim", "rediss://host/0"),
             ("redis+sentinel://u:geheim@a:1,b:2/main", "redis+sentinel://a:1,b:2/main"),
+            ("rediss+sentinel://a/main?sentinel_password=geheim", "rediss+sentinel://a/main"),
+            ("unix://:geheim@/run/redis.sock", "unix:///run/redis.sock"),
         ] {
             let parsed = BusUrl::parse(url).expect("it names a server");
             assert_eq!(

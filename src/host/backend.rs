@@ -99,6 +99,21 @@ pub async fn look(config: &Config) -> Result<Backend, BusError> {
     }
 }
 
+/// Removes everything on the configuration's server whose name begins with `prefix`; where events lie in a file, nothing.
+///
+/// # Errors
+/// Where the server cannot be reached; some of it may be left then.
+pub async fn erase(config: &Config, prefix: &str) -> Result<(), BusError> {
+    match &config.bus.url {
+        BusUrl::Redis(url) => redis::erase(&address(url)?, prefix).await,
+        BusUrl::SqliteFile(_) | BusUrl::Memory => Ok(()),
+    }
+}
+
+fn address(url: &RedisUrl) -> Result<Address, BusError> {
+    Address::parse(url.secret()).map_err(|cause| BusError::Unusable { store: url.to_string(), cause })
+}
+
 fn sqlite(
     open: fn(sqlite::Options) -> Result<Arc<SqliteStore>, BusError>,
     place: Place,
@@ -128,8 +143,6 @@ async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> 
 }
 
 fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<redis::Options, BusError> {
-    let unusable = |cause| BusError::Unusable { store: url.to_string(), cause };
-    let address = Address::parse(url.secret()).map_err(unusable)?;
     Ok(redis::Options {
         allow_eviction: config.redis.allow_eviction,
         prefix: config.redis.prefix.clone(),
@@ -140,7 +153,7 @@ fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Res
         forget_group_after: config.forget_group_after,
         dead_letters_retain: config.dead_letters_retain,
         upkeep_every: UPKEEP_EVERY,
-        ..redis::Options::at(address)
+        ..redis::Options::at(address(url)?)
     })
 }
 

@@ -32,7 +32,7 @@ use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
-pub use backend::{Backend, look, open, promises, record_bytes};
+pub use backend::{Backend, erase, look, open, promises, record_bytes};
 
 use backend::default_instance;
 use doors::Doors;

@@ -23,6 +23,7 @@ mod operations;
 mod redis;
 mod relay;
 mod reload;
+mod rig;
 mod scripts;
 mod siege;
 mod sqlite;

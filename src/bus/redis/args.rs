@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::Cmd;
+use rmp::{Marker, encode};
 
 use super::entry::{self, Fields};
 use super::procedure::Procedure;
@@ -40,41 +41,55 @@ impl KnownStreams {
 }
 
 /// A call of one of our scripts, as far as it is written.
+///
+/// All arguments travel as one, in MessagePack: the server takes a list apart in a fraction of the time that as many
+/// arguments cost it.
 pub(super) struct Args {
     call: Cmd,
-    count: usize,
+    packed: Vec<u8>,
+    count: u32,
 }
+
+/// Bytes at the beginning of a list that say how long it is.
+const HEAD: usize = 5;
 
 impl Args {
     /// Begins a call.
     pub fn of(procedure: &Procedure) -> Self {
-        Self { call: procedure.call(), count: 0 }
+        Self { call: procedure.call(), packed: vec![0; HEAD], count: 0 }
     }
 
     /// The call.
-    pub fn done(self) -> Cmd {
+    pub fn done(mut self) -> Cmd {
+        self.packed[0] = Marker::Array32.to_u8();
+        self.packed[1..HEAD].copy_from_slice(&self.count.to_be_bytes());
+        self.call.arg(&self.packed[..]);
         self.call
     }
 
     /// Arguments so far.
-    pub fn count(&self) -> usize {
+    pub fn count(&self) -> u32 {
         self.count
     }
 
     /// Bytes, as they are.
     pub fn push(&mut self, bytes: impl AsRef<[u8]>) {
-        self.call.arg(bytes.as_ref());
+        let bytes = bytes.as_ref();
+        // The server takes no value of 4 GiB, so a length always fits.
+        encode::write_str_len(&mut self.packed, bytes.len() as u32).expect("memory can be written to");
+        self.packed.extend_from_slice(bytes);
         self.count += 1;
     }
 
     /// A whole number.
-    pub fn int(&mut self, number: impl itoa::Integer) {
-        self.push(itoa::Buffer::new().format(number));
+    pub fn int(&mut self, number: u64) {
+        encode::write_uint(&mut self.packed, number).expect("memory can be written to");
+        self.count += 1;
     }
 
-    /// `1` or `0`.
+    /// 1 or 0.
     pub fn flag(&mut self, is: bool) {
-        self.push(if is { "1" } else { "0" });
+        self.int(u64::from(is));
     }
 
     /// Where an entry lies.
@@ -90,7 +105,7 @@ impl Args {
 
     /// How many names and values there are, and then they.
     pub fn fields(&mut self, fields: &Fields) {
-        self.int(fields.len() * 2);
+        self.int(fields.len() as u64 * 2);
         for (name, value) in fields {
             self.push(name);
             self.push(value);
@@ -99,7 +114,7 @@ impl Args {
 
     /// How many events there are, and then they.
     pub fn events(&mut self, emits: &[Emit], known: &KnownStreams) {
-        self.int(emits.len());
+        self.int(emits.len() as u64);
         for emit in emits {
             self.push(&emit.stream);
             match emit.delay {
@@ -133,9 +148,19 @@ mod tests {
         for entry in [EntryId(0, 0), EntryId(17, 3), EntryId(u64::MAX, u64::MAX)] {
             let mut args = Args::of(&Procedure::new("return 1"));
             args.entry(entry);
-            let packed = args.done().get_packed_command();
-            let text = String::from_utf8_lossy(&packed);
-            assert!(text.ends_with(&format!("\r\n{entry}\r\n")), "{text}");
+            assert!(args.packed.ends_with(entry.to_string().as_bytes()), "{:?}", args.packed);
         }
+    }
+
+    #[test]
+    fn the_list_says_how_long_it_is() {
+        let mut args = Args::of(&Procedure::new("return 1"));
+        args.push("a".repeat(300));
+        args.int(70_000);
+        args.flag(true);
+        let packed = args.done().get_packed_command();
+        let list = packed.windows(HEAD).position(|bytes| bytes == [0xdd, 0, 0, 0, 3]).expect("the head is there");
+        assert_eq!(packed[list + HEAD..list + HEAD + 4], [0xda, 1, 44, b'a'], "a text of 300 bytes");
+        assert!(packed.ends_with(b"\xce\x00\x01\x11\x70\x01\r\n"));
     }
 }

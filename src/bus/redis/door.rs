@@ -225,17 +225,17 @@ impl Door {
         batch
     }
 
-    /// A settle was answered: the answers to all of `runs`.
-    pub fn settled(&self, batch: &Batch, runs: &[Run], answers: Vec<Answer>) -> Vec<Answer> {
+    /// A settle was answered: the answers to all of `runs`. A run without an answer is as it was.
+    pub fn settled(&self, batch: &Batch, runs: &[Run], answers: Vec<Option<Answer>>) -> Vec<Answer> {
         let mut state = self.state.lock();
         state.batches.unanswered.remove(&batch.number);
-        let reset = answers.contains(&Answer::StoreReset);
+        let reset = answers.contains(&Some(Answer::StoreReset));
         let mut all: Vec<Option<Answer>> = runs.iter().map(|run| state.held.answer(run)).collect();
         for (at, answer) in batch.sent.iter().zip(answers) {
-            if let Some(standing) = standing_after(&answer) {
+            if let Some(standing) = answer.as_ref().and_then(standing_after) {
                 runs[*at].deliveries.iter().for_each(|settling| state.held.end(&settling.delivery, standing));
             }
-            all[*at] = Some(answer);
+            all[*at] = answer;
         }
         drop(state);
         if reset {

@@ -184,3 +184,63 @@ fn of_plain(detail: &str, said: &str) -> Fault {
     }
     Fault::Away(said.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a fault: at the start, and later.
+    fn fate(code: &str, detail: &str) -> (&'static str, &'static str) {
+        let name = |error: BusError| match error {
+            BusError::Away { .. } => "wait",
+            BusError::Full { .. } => "make room",
+            BusError::Unusable { .. } => "act",
+            BusError::Refused(_) | BusError::Closed => "refuse",
+        };
+        let fault = of_code(code, detail);
+        (name(fault.clone().told_at_start("it")), name(fault.told("it")))
+    }
+
+    #[test]
+    fn each_error_has_its_fate_at_the_start_and_later() {
+        for (code, detail, at_start, later) in [
+            ("LOADING", "", "wait", "wait"),
+            ("BUSY", "", "wait", "wait"),
+            ("NOREPLICAS", "", "wait", "wait"),
+            ("MASTERDOWN", "", "wait", "wait"),
+            ("READONLY", "", "wait", "wait"),
+            ("CLUSTERDOWN", "", "wait", "wait"),
+            ("NOGROUP", "", "wait", "wait"),
+            ("UNBLOCKED", "", "wait", "wait"),
+            ("NOSCRIPT", "", "wait", "wait"),
+            ("ERR", "max number of clients reached", "wait", "wait"),
+            ("ERR", "something new", "wait", "wait"),
+            ("SOMETHING", "new", "wait", "wait"),
+            ("OOM", "", "make room", "make room"),
+            ("MISCONF", "", "make room", "make room"),
+            ("NOAUTH", "", "act", "wait"),
+            ("WRONGPASS", "", "act", "wait"),
+            ("NOPERM", "", "act", "wait"),
+            ("DENIED", "", "act", "wait"),
+            ("ERR", "unknown command 'FUNCTION'", "act", "wait"),
+            ("ERR", "AUTH <password> called without any password configured", "act", "wait"),
+            ("ERR", "The user executing the script can't run this command or subcommand", "act", "wait"),
+            ("ERR", "ACL failure in script: User u has no permissions", "act", "wait"),
+            ("MOVED", "1 127.0.0.1:1", "act", "act"),
+            ("ERR", "DB index is out of range", "act", "act"),
+            ("REFUSED", "stream \"x\" belongs to the host", "refuse", "refuse"),
+        ] {
+            assert_eq!(fate(code, detail), (at_start, later), "{code} {detail}");
+        }
+    }
+
+    #[test]
+    fn only_another_connection_helps_where_this_one_is_at_the_wrong_place_or_unknown() {
+        for code in ["READONLY", "MASTERDOWN", "NOAUTH", "WRONGPASS"] {
+            assert!(of_code(code, "").ends_connection(), "{code}");
+        }
+        for code in ["LOADING", "BUSY", "OOM", "MISCONF", "NOPERM", "NOGROUP", "NOSCRIPT", "NOREPLICAS"] {
+            assert!(!of_code(code, "").ends_connection(), "{code}");
+        }
+    }
+}

@@ -11,6 +11,8 @@ use crate::event::EntryId;
 
 /// Ended chunks that are kept.
 const REMEMBERED_MAX: usize = 64;
+/// Asking for this many entries between two costs the server less than asking twice.
+const GAP_MAX: usize = 4;
 
 /// How an entry stands with us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,15 @@ pub(super) enum Standing {
     Settled,
     /// The lease is void: somebody else has it, or we never had.
     Void,
+}
+
+/// A stretch of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    pub first: EntryId,
+    pub last: EntryId,
+    /// Entries that we may have in it.
+    pub in_hand: usize,
 }
 
 struct Chunk {
@@ -97,9 +108,18 @@ impl Held {
         }
     }
 
-    /// Entries of `stream` in hand.
-    pub fn count(&self, stream: &str) -> usize {
-        self.chunks.values().filter(|chunk| &*chunk.stream == stream).map(|chunk| chunk.in_hand).sum()
+    /// The stretches of a stream in which the entries with these leases lie, so that what lies between them in a stretch
+    /// is little.
+    pub fn stretches(&self, leases: &[Lease]) -> Vec<Stretch> {
+        let mut places: Vec<_> = leases.iter().map(|lease| (lease.claim, place(*lease))).collect();
+        places.sort_unstable();
+        let near = |a: &(u64, usize), b: &(u64, usize)| a.0 == b.0 && b.1 - a.1 <= GAP_MAX;
+        let stretch = |part: &[(u64, usize)]| {
+            let ((claim, from), (_, to)) = (part.first()?, part.last()?);
+            let entries = &self.chunks.get(claim)?.entries;
+            Some(Stretch { first: entries.get(*from)?.0, last: entries.get(*to)?.0, in_hand: to - from + 1 })
+        };
+        places.chunk_by(near).filter_map(stretch).collect()
     }
 
     /// The entries of `stream` in hand.
@@ -153,7 +173,7 @@ mod tests {
         assert_eq!(held.standing(&delivery(ids[1], leases[0])), Standing::Void, "a lease of another entry");
         held.end(&both[0], Standing::Settled);
         held.end(&both[0], Standing::Settled);
-        assert_eq!((held.count("orders"), held.entries("orders")), (1, HashSet::from([ids[1]])));
+        assert_eq!(held.entries("orders"), HashSet::from([ids[1]]));
         held.end(&both[1], Standing::Void);
         assert_eq!((held.standing(&both[0]), held.standing(&both[1])), (Standing::Settled, Standing::Void));
         for n in 0..REMEMBERED_MAX as u64 {
@@ -163,6 +183,23 @@ mod tests {
         }
         assert_eq!(held.standing(&both[0]), Standing::Void, "forgotten");
         assert_eq!(held.chunks.len(), REMEMBERED_MAX);
+    }
+
+    #[test]
+    fn entries_that_lie_near_each_other_are_one_stretch() {
+        let (mut held, stream) = (Held::default(), Arc::from("orders"));
+        let entries: Vec<_> = (0..40).map(|n| (EntryId(1, n), 1)).collect();
+        let leases = held.take_in(&stream, &entries);
+        let more = held.take_in(&stream, &[(EntryId(2, 0), 1)]);
+        let asked = [leases[30], leases[1], leases[0], more[0], leases[5], leases[10]];
+        let stretch = |first, last, in_hand| Stretch { first, last, in_hand };
+        let expected = [
+            stretch(EntryId(1, 0), EntryId(1, 5), 6),
+            stretch(EntryId(1, 10), EntryId(1, 10), 1),
+            stretch(EntryId(1, 30), EntryId(1, 30), 1),
+            stretch(EntryId(2, 0), EntryId(2, 0), 1),
+        ];
+        assert_eq!(held.stretches(&asked), expected);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use redis::Value;
 use super::beat::Beat;
 use super::door::{Door, Next};
 use super::due::Due;
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::settle::{self, Settler};
 use super::store::Store;
 use super::{held, reader, takeover};
@@ -88,7 +88,11 @@ async fn settle(store: Arc<Store>, door: Arc<Door>, runs: Arc<[Run]>) -> Result<
     let settled = settled.map_err(|fault: Fault| store.told(fault))?;
     store.check_open()?;
     store.tell_time(settled.now);
-    Ok(door.settled(&batch, &runs, settled.answers))
+    let answers = door.settled(&batch, &runs, settled.answers);
+    // What was settled is remembered: a repeated settle sends the rest only.
+    settled
+        .barred
+        .map_or(Ok(answers), |why| Err(store.told(fault::of_code("NOPERM", why.trim_start_matches("NOPERM ")))))
 }
 
 /// How soon work is due that `run` leaves for later.

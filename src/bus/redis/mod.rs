@@ -13,6 +13,7 @@ mod discovery;
 mod door;
 mod due;
 mod entry;
+mod erase;
 mod fault;
 mod fitness;
 mod group;
@@ -46,6 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
+pub use erase::erase;
 pub use fitness::{RECORD_BYTES, promises};
 
 use async_trait::async_trait;

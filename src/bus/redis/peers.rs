@@ -17,7 +17,8 @@ const BEATS_OF_THE_LIVING: i64 = 2;
 /// Watches the others.
 pub(super) struct Peers {
     peers: HashMap<String, Peer>,
-    buried: VecDeque<String>,
+    /// What the kernel called dead, and the counter that was seen next (0: none any more).
+    buried: VecDeque<(String, Option<i64>)>,
     /// A process that the kernel called dead went on: there is more than one machine of our name, as with copies of a
     /// virtual machine.
     misled: bool,
@@ -52,8 +53,8 @@ impl Peers {
         let before = self.peers.len();
         self.peers.retain(|process, _| counters.contains_key(process));
         let mut died = self.peers.len() < before;
+        self.misled |= self.buried.iter_mut().any(|(process, after)| goes_on(counters.get(process).copied(), after));
         for (process, beat) in counters {
-            self.misled |= *beat >= BEATS_OF_THE_LIVING && self.buried.contains(process);
             match self.peers.get_mut(process) {
                 None => drop(self.peers.insert(process.clone(), Peer::new(*beat))),
                 Some(peer) => died |= peer.look(*beat, passed, recovery_time),
@@ -80,7 +81,7 @@ impl Peers {
             let known = self.misled || peer.death == Some(Death::Certain);
             if !known && peer.place.as_ref().is_some_and(|place| lifeline.misses(place)) {
                 peer.death = Some(Death::Certain);
-                self.buried.push_back(process.clone());
+                self.buried.push_back((process.clone(), None));
                 died = true;
             }
         }
@@ -104,6 +105,14 @@ impl Peers {
         let is_over = |peer: &Peer| peer.death == Some(Death::Certain) || peer.still >= silent;
         self.peers.iter().filter(|(_, peer)| is_over(peer)).map(|(name, peer)| (name.clone(), peer.beat)).collect()
     }
+}
+
+/// Whether the counter of one that the kernel called dead is raised all the same; `after`: as it was seen after that.
+fn goes_on(beat: Option<i64>, after: &mut Option<i64>) -> bool {
+    let beat = beat.unwrap_or(0);
+    let least = after.map_or(beat, |after| after.min(beat));
+    *after = Some(least);
+    beat >= least + BEATS_OF_THE_LIVING
 }
 
 impl Peer {
@@ -183,5 +192,20 @@ mod tests {
             assert_eq!(peers.death("a").is_some(), believed, "round {round}");
         }
         assert!(!peers.has_neighbours(&ours));
+    }
+
+    #[test]
+    fn who_died_after_a_heartbeat_that_we_had_not_seen_is_dead() {
+        let (ours, theirs) = (Lifeline::show().expect("it is Linux"), Lifeline::show().expect("it is Linux"));
+        let mut peers = Peers::new();
+        peers.look(&counters(5), SECOND, RECOVERY);
+        peers.place("a", Some(theirs.place.clone()));
+        drop(theirs);
+        assert!(peers.ask_the_kernel(&ours));
+        peers.look(&counters(9), SECOND, RECOVERY);
+        assert!(peers.ask_the_kernel(&ours));
+        assert_eq!(peers.death("a"), Some((9, Death::Certain)));
+        peers.look(&counters(11), SECOND, RECOVERY);
+        assert!(!peers.ask_the_kernel(&ours) && peers.death("a").is_none(), "it goes on");
     }
 }

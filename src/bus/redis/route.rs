@@ -13,6 +13,8 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
     TlsCertificates, Value,
 };
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::address::{Address, Login, Node, Place};
@@ -22,6 +24,9 @@ use super::reply;
 /// How long a connection may take until it is ready, and how long one sentinel is waited for.
 const CONNECT: Duration = Duration::from_secs(2);
 const SENTINEL: Duration = Duration::from_millis(500);
+/// How much of what a server says unasked is heard, and for how long.
+const SAID_MAX: u64 = 4096;
+const SAID_WITHIN: Duration = Duration::from_millis(100);
 /// A peer that answers nothing, not even the kernel's own questions, is gone after so long; where the kernel can tell.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -52,8 +57,31 @@ impl Route {
 
     /// A connection whose answers are waited for as long as `patience` says.
     pub async fn connect(&self, patience: Duration) -> Result<MultiplexedConnection, Fault> {
-        let connecting = timeout(CONNECT, self.introduced(patience));
-        connecting.await.unwrap_or_else(|_| Err(Fault::Away(format!("no connection with it within {CONNECT:?}"))))
+        let connecting = timeout(CONNECT, self.introduced(patience)).await;
+        match connecting.unwrap_or_else(|_| Err(self.too_slow())) {
+            Err(Fault::Away(cause)) => Err(self.turned_away().await.unwrap_or(Fault::Away(cause))),
+            other => other,
+        }
+    }
+
+    fn too_slow(&self) -> Fault {
+        let tls = matches!(self.client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
+        let hint = if tls { "; is that port for TLS?" } else { "" };
+        Fault::Away(format!("no connection with it within {CONNECT:?}{hint}"))
+    }
+
+    /// What the server says to those that it turns away: it does so before it is asked, which the client library does not
+    /// hear.
+    async fn turned_away(&self) -> Option<Fault> {
+        let ConnectionAddr::Tcp(host, port) = self.client.get_connection_info().addr() else { return None };
+        let mut said = Vec::new();
+        let hearing = async {
+            let server = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+            server.take(SAID_MAX).read_to_end(&mut said).await.ok()
+        };
+        timeout(SAID_WITHIN, hearing).await.ok()??;
+        let (code, detail) = std::str::from_utf8(&said).ok()?.strip_prefix('-')?.trim_end().split_once(' ')?;
+        Some(fault::of_code(code, detail))
     }
 
     /// Says who we are and asks who it is, in one round trip.

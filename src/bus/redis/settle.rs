@@ -9,11 +9,11 @@ use sha1_smol::Sha1;
 
 use super::args::{Args, lifetime, millis};
 use super::fault::Fault;
-use super::held::{self, Held};
+use super::held::{self, Held, Stretch};
 use super::reply::{self, parse_id};
 use super::store::Store;
 use super::{dead, entry};
-use crate::bus::{Answer, Delivery, ORPHANED_ALONE, Past, Run, Settling, Subscription};
+use crate::bus::{Answer, Delivery, Lease, ORPHANED_ALONE, Past, Run, Settling, Subscription};
 use crate::clock::Millis;
 use crate::event::EntryId;
 use crate::judge::Verdict;
@@ -24,7 +24,7 @@ const RECEIPTS: u64 = 64;
 /// Larger values are compared by length and hash.
 const COMPARED_BYTES_MAX: usize = 256;
 /// Entries that may be pending besides those in hand: unwanted ones, not acknowledged yet.
-const PENDING_BESIDES: usize = 64;
+const PENDING_BESIDES: usize = 8;
 
 /// What a batch is settled as.
 pub(super) struct Settler<'a> {
@@ -36,10 +36,10 @@ pub(super) struct Settler<'a> {
     pub number: u64,
 }
 
-/// A stream of a batch, and the range of its entries there.
+/// The entries of a batch in one stream.
 struct Span {
     stream: Arc<str>,
-    first: EntryId,
+    leases: Vec<Lease>,
     last: EntryId,
 }
 
@@ -57,30 +57,35 @@ impl Settler<'_> {
         args.int(self.number);
         let spans = spans(runs.clone());
         self.spans(&mut args, held, &spans);
-        args.int(runs.clone().count());
+        args.int(runs.clone().count() as u64);
         let mut lengths = Vec::new();
         for run in runs {
             let before = args.count();
             self.run(&mut args, &spans, run);
             lengths.push(args.count() - before);
         }
-        lengths.into_iter().for_each(|length| args.int(length));
+        lengths.into_iter().for_each(|length| args.int(u64::from(length)));
         args.done()
     }
 
     fn spans(&self, args: &mut Args, held: &Held, spans: &[Span]) {
-        args.int(spans.len());
+        args.int(spans.len() as u64);
         for span in spans {
             args.push(&*span.stream);
-            args.int(held.count(&span.stream) + PENDING_BESIDES);
-            args.entry(span.first);
-            args.entry(span.last);
             args.flag(*span.stream == *self.retry);
+            args.entry(span.last);
+            let stretches = held.stretches(&span.leases);
+            args.int(stretches.len() as u64);
+            for Stretch { first, last, in_hand } in stretches {
+                args.entry(first);
+                args.entry(last);
+                args.int((in_hand + PENDING_BESIDES) as u64);
+            }
         }
     }
 
     fn run(&self, args: &mut Args, spans: &[Span], run: &Run) {
-        args.int(run.deliveries.len());
+        args.int(run.deliveries.len() as u64);
         for settling in &run.deliveries {
             self.delivery(args, spans, run, settling);
         }
@@ -93,9 +98,9 @@ impl Settler<'_> {
     fn delivery(&self, args: &mut Args, spans: &[Span], run: &Run, settling: &Settling) {
         let delivery = &*settling.delivery;
         let span = spans.iter().position(|span| span.stream == delivery.stream);
-        args.int(span.map_or(0, |at| at + 1));
+        args.int(span.map_or(0, |at| at as u64 + 1));
         args.entry(delivery.entry);
-        args.int(held::times(delivery.lease));
+        args.int(u64::from(held::times(delivery.lease)));
         args.flag(delivery.orphaned >= ORPHANED_ALONE);
         replay(args, delivery);
         match &settling.verdict {
@@ -138,7 +143,7 @@ impl Settler<'_> {
     }
 
     fn writes(&self, args: &mut Args, writes: &[Write]) {
-        args.int(writes.len());
+        args.int(writes.len() as u64);
         for write in writes {
             args.push(self.store.keys.state(&write.key));
             match &write.change {
@@ -170,7 +175,7 @@ fn replay(args: &mut Args, delivery: &Delivery) {
 }
 
 fn reads(args: &mut Args, reads: &[Read]) {
-    args.int(reads.len());
+    args.int(reads.len() as u64);
     for read in reads {
         args.push(&read.key);
         match &read.seen {
@@ -184,7 +189,7 @@ fn reads(args: &mut Args, reads: &[Read]) {
             }
             Seen::Value(value) => {
                 args.push("#");
-                args.int(value.len());
+                args.int(value.len() as u64);
                 args.push(Sha1::from(value).digest().to_string());
             }
         }
@@ -194,10 +199,13 @@ fn reads(args: &mut Args, reads: &[Read]) {
 fn spans<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     for settling in runs.flat_map(|run| &run.deliveries) {
-        let (stream, entry) = (&settling.delivery.stream, settling.delivery.entry);
+        let Delivery { stream, entry, lease, .. } = &*settling.delivery;
         match spans.iter_mut().find(|span| span.stream == *stream) {
-            Some(span) => (span.first, span.last) = (span.first.min(entry), span.last.max(entry)),
-            None => spans.push(Span { stream: stream.clone(), first: entry, last: entry }),
+            Some(span) => {
+                span.leases.push(*lease);
+                span.last = span.last.max(*entry);
+            }
+            None => spans.push(Span { stream: stream.clone(), leases: vec![*lease], last: *entry }),
         }
     }
     spans
@@ -207,7 +215,10 @@ fn spans<'r>(runs: impl Iterator<Item = &'r Run>) -> Vec<Span> {
 pub(super) struct Settled {
     /// The server's time.
     pub now: Millis,
-    pub answers: Vec<Answer>,
+    /// `None`: the server does not let us, now; nothing was done.
+    pub answers: Vec<Option<Answer>>,
+    /// What it does not let us.
+    pub barred: Option<String>,
 }
 
 /// Reads the answer to a call for `runs` runs.
@@ -215,11 +226,21 @@ pub(super) fn read(answer: Value, runs: usize) -> Result<Settled, Fault> {
     let mut parts = reply::list(answer)?.into_iter();
     let now = reply::int(&parts.next().unwrap_or_default())?;
     let again = reply::int(&parts.next().unwrap_or_default())? == 1;
-    let answers = parts.map(|part| read_one(&reply::text(part)?, again)).collect::<Result<Vec<_>, _>>()?;
+    let (mut answers, mut barred) = (Vec::with_capacity(runs), None);
+    for part in parts {
+        let text = reply::text(part)?;
+        match text.strip_prefix('P') {
+            Some(why) => {
+                barred = Some(why.to_owned());
+                answers.push(None);
+            }
+            None => answers.push(Some(read_one(&text, again)?)),
+        }
+    }
     if answers.len() != runs {
         return Err(Fault::Away(format!("it answered {} of {runs} runs", answers.len())));
     }
-    Ok(Settled { now, answers })
+    Ok(Settled { now, answers, barred })
 }
 
 fn read_one(text: &str, again: bool) -> Result<Answer, Fault> {
@@ -243,19 +264,20 @@ mod tests {
 
     #[test]
     fn answers_are_read_and_a_repeated_one_is_already_ours() {
-        let answers = ["D", "D17-3", "A", "Xorders/1-0#1", "Cstock", "F", "R", "Ino"];
+        let answers = ["D", "D17-3", "A", "Xorders/1-0#1", "Cstock", "F", "R", "Ino", "Pnot now"];
         let value = |again| {
             let head = [Value::Int(5), Value::Int(again)].into_iter();
             Value::Array(head.chain(answers.map(|text| Value::BulkString(text.into()))).collect())
         };
-        let first = read(value(0), 8).expect("it is readable");
+        let first = read(value(0), 9).expect("it is readable");
         assert_eq!(first.now, 5);
-        assert_eq!(first.answers[0], Answer::Done { dead: None });
-        assert_eq!(first.answers[1], Answer::Done { dead: Some(dead::number(EntryId(17, 3))) });
-        assert_eq!(first.answers[3], Answer::Duplicate { by: "orders/1-0#1".into() });
-        let again = read(value(1), 8).expect("it is readable");
-        assert_eq!(again.answers[..3], [Answer::AlreadyMine, Answer::AlreadyMine, Answer::AlreadyMine]);
+        assert_eq!(first.answers[0], Some(Answer::Done { dead: None }));
+        assert_eq!(first.answers[1], Some(Answer::Done { dead: Some(dead::number(EntryId(17, 3))) }));
+        assert_eq!(first.answers[3], Some(Answer::Duplicate { by: "orders/1-0#1".into() }));
+        assert_eq!((&first.answers[8], first.barred.as_deref()), (&None, Some("not now")));
+        let again = read(value(1), 9).expect("it is readable");
+        assert!(again.answers[..3].iter().all(|answer| *answer == Some(Answer::AlreadyMine)));
         assert_eq!(again.answers[3..], first.answers[3..]);
-        assert!(read(value(0), 7).is_err());
+        assert!(read(value(0), 8).is_err());
     }
 }

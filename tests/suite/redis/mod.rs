@@ -1,11 +1,20 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
+mod backlog;
 mod cuts;
+mod errors;
+mod failover;
 mod harness;
 mod outages;
+mod power;
+mod process;
 mod proxy;
+mod quiet;
+mod resets;
 mod rig;
 pub mod server;
+mod storm;
+mod tls;
 
 use harness::RedisHarness;
 use server::{Kind, Server};

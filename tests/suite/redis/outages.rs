@@ -61,6 +61,12 @@ async fn an_idle_inbox_hears_again_after_its_line_was_dead() {
     assert!(healed.elapsed() < SOON + SLACK, "it came after {:?}", healed.elapsed());
 }
 
+/// The shared connection and the bell's.
+async fn all_made(proxy: &Proxy) -> usize {
+    super::until(|| proxy.accepted() == 2).await;
+    2
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_held_back_arrives_and_counts() {
     let server = Server::with(Kind::Redis, &[]);
@@ -68,7 +74,7 @@ async fn what_was_held_back_arrives_and_counts() {
     let mut rig = Rig::new(&proxy.url()).await;
     rig.publish(1).await;
     let deliveries = rig.receive(1).await;
-    let connections = proxy.accepted();
+    let connections = all_made(&proxy).await;
     proxy.set(Way::ToClient, Mode::Hold);
     let settling = rig.settle(&deliveries);
     tokio::pin!(settling);
@@ -115,7 +121,7 @@ async fn whoever_stops_waiting_does_no_harm() {
     let server = Server::with(Kind::Redis, &[]);
     let proxy = Proxy::before(server.port()).await;
     let mut rig = Rig::new(&proxy.url()).await;
-    let connections = proxy.accepted();
+    let connections = all_made(&proxy).await;
     for round in 0..100 {
         rig.publish(2).await;
         // At another moment each time, and all of them within what a round trip takes.

@@ -11,7 +11,6 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// What becomes of bytes in one direction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +43,6 @@ struct Faults {
     cut: Mutex<Option<Cut>>,
     accepted: AtomicUsize,
     modes: Option<watch::Sender<[Mode; 2]>>,
-    all: Mutex<CancellationToken>,
 }
 
 pub struct Proxy {
@@ -69,6 +67,10 @@ impl Proxy {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Connections that were made so far.
     pub fn accepted(&self) -> usize {
         self.faults.accepted.load(Ordering::SeqCst)
@@ -82,11 +84,6 @@ impl Proxy {
     /// Whether the cut was made; it is not made any more.
     pub fn was_cut(&self) -> bool {
         self.faults.cut.lock().take().is_none()
-    }
-
-    /// Cuts every connection.
-    pub fn cut_all(&self) {
-        std::mem::take(&mut *self.faults.all.lock()).cancel();
     }
 
     pub fn set(&self, way: Way, mode: Mode) {
@@ -125,12 +122,11 @@ async fn accept(listener: TcpListener, server: u16, faults: Arc<Faults>) {
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let number = faults.accepted.fetch_add(1, Ordering::SeqCst);
-        let cut = faults.all.lock().child_token();
-        connections.spawn(carry(client, server, faults.clone(), number, cut));
+        connections.spawn(carry(client, server, faults.clone(), number));
     }
 }
 
-async fn carry(client: TcpStream, server: u16, faults: Arc<Faults>, number: usize, cut: CancellationToken) {
+async fn carry(client: TcpStream, server: u16, faults: Arc<Faults>, number: usize) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     for end in [&client, &server] {
         end.set_nodelay(true).expect("it is TCP");
@@ -140,7 +136,6 @@ async fn carry(client: TcpStream, server: u16, faults: Arc<Faults>, number: usiz
     tokio::select! {
         () = pump(from_client, to_server, &faults, number, Way::ToServer, &lost) => {}
         () = pump(from_server, to_client, &faults, number, Way::ToClient, &lost) => {}
-        () = cut.cancelled() => {}
     }
     if lost.load(Ordering::SeqCst) {
         // Whoever is at the other end never hears that this one is gone.

@@ -2,19 +2,19 @@
 local group = take()
 if redis.call('SISMEMBER', p .. 'groups', group) == 0 then return 0 end
 local why = being_moved(p .. 'group:' .. group)
-if why then return redis.error_reply('REFUSED ' .. why) end
-local delayed, from = {}, 0
+if why then return refused(why) end
+local waiting, from = {}, 0
 repeat
-  local page = redis.call('ZRANGE', p .. 'due', from, from + 999)
+  local page = redis.call('ZRANGE', due, from, from + 999)
   for _, member in ipairs(page) do
     local id, target = string.match(member, '^(%S+) (.*)$')
-    if target == p .. 'retry:' .. group then delayed[member] = id end
+    if target == p .. 'retry:' .. group then waiting[member] = id end
   end
   from = from + 1000
 until #page == 0
-for member, id in pairs(delayed) do
-  redis.call('ZREM', p .. 'due', member)
-  redis.call('XDEL', p .. 'parked', id)
+for member, id in pairs(waiting) do
+  redis.call('ZREM', due, member)
+  redis.call('XDEL', parked, id)
 end
 -- Replays that were on their way are gone.
 for _, letter in ipairs(redis.call('HKEYS', p .. 'dead:replayed')) do

@@ -44,7 +44,7 @@ local first_stream = at
 local retry = p .. 'retry:' .. group
 local why = unfit(retry, 'stream') or unfit(hash, 'hash') or being_moved(hash)
 for i = 1, count do why = why or unfit(ARGV[first_stream + 2 * i - 2], 'stream') end
-if why then return redis.error_reply('REFUSED ' .. why) end
+if why then return refused(why) end
 
 local function missing(stream)
   local found = redis.pcall('XPENDING', stream, group)

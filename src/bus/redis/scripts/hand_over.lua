@@ -13,11 +13,11 @@ end
 -- From here to the last step nobody can open either group. Answers the streams that are to be handed over.
 function steps.begin()
   if redis.call('SISMEMBER', p .. 'groups', from) == 0 then
-    return redis.error_reply('REFUSED there is no group ' .. from .. '; `moontide groups list` shows those that there are')
+    return refused('there is no group ' .. from .. '; `moontide groups list` shows those that there are')
   end
   for _, hash in ipairs({ old, new }) do
     local why = being_moved(hash, from .. ' ' .. to)
-    if why then return redis.error_reply('REFUSED ' .. why) end
+    if why then return refused(why) end
   end
   copy('handler')
   copy('selection')
@@ -117,18 +117,18 @@ end
 function steps.delayed()
   -- Whoever still has an entry in hand cannot delay it any more.
   redis.pcall('XGROUP', 'DESTROY', old_retry, from)
-  local page, moved = redis.call('ZSCAN', p .. 'due', about, 'COUNT', most), 0
+  local page, moved = redis.call('ZSCAN', due, about, 'COUNT', most), 0
   for i = 1, #page[2], 2 do
     local id, target = string.match(page[2][i], '^(%S+) (.*)$')
     if target == old_retry then
-      redis.call('ZREM', p .. 'due', page[2][i])
-      redis.call('ZADD', p .. 'due', page[2][i + 1], id .. ' ' .. new_retry)
+      redis.call('ZREM', due, page[2][i])
+      redis.call('ZADD', due, page[2][i + 1], id .. ' ' .. new_retry)
       moved = moved + 1
     end
   end
   if moved > 0 then
-    redis.call('HINCRBY', p .. 'delayed', old_retry, -moved)
-    redis.call('HINCRBY', p .. 'delayed', new_retry, moved)
+    redis.call('HINCRBY', delayed, old_retry, -moved)
+    redis.call('HINCRBY', delayed, new_retry, moved)
   end
   return { page[1], moved }
 end

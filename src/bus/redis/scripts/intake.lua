@@ -3,8 +3,8 @@
 local key, body, window = take(), take(), take()
 local before = redis.call('GET', key)
 if before then return before == body and 'before' or 'other' end
-local count = tonumber(take())
-local why = check_events(at, count) or unfit(p .. 'parked', 'stream')
+local count = take()
+local why = check_events(at, count) or unfit(parked, 'stream')
 if why then return redis.error_reply('REFUSED ' .. why) end
 local failed = store_events(at, count)
 if failed then return redis.error_reply('REFUSED ' .. failed) end

@@ -1,15 +1,26 @@
--- Settles a batch of runs, each whole or not at all; see `settle.rs` for the arguments and the answers.
+-- Settles a batch of runs, each whole or not at all; see `settle.rs` for the arguments and the answers. A run that the
+-- server's ACL forbids is answered 'P': nothing of it was done, and it is not its fault.
 --
 -- Ownership is asked once for the batch. Then each run is checked and written before the next one is looked at, so that
 -- it sees what those before it wrote. Nothing is acknowledged before everything is written, and the answers are kept
 -- under the batch's number: whoever repeats it is answered the same.
 local state, group, me = take(), take(), take()
 local receipts, slot, number = take(), take(), take()
+local standing, dead, replayed = p .. 'group:' .. group, p .. 'dead', p .. 'dead:replayed'
+
+-- What belongs to the host is asked about once for the batch; what the runs name, when they do.
+local why_not = barred('SET', p .. 'record:', 'a') or barred('ZADD', due, 1, 'a')
+for _, key in ipairs({ 'parked', 'dead', 'bell' }) do why_not = why_not or barred('XADD', p .. key, '*', 'a', 'b') end
+for _, key in ipairs({ receipts, standing, delayed }) do
+  why_not = why_not or barred('HINCRBY', key, 'a', 1) or barred('HSET', key, 'a', 'b')
+end
+why_not = why_not or barred('SADD', p .. 'streams', 'a')
+if why_not then return redis.error_reply(why_not) end
 
 local kept = redis.call('HGET', receipts, slot)
 if kept then
   local of, answers = string.match(kept, '^(%d+) (.*)$')
-  if of == number then
+  if tonumber(of) == number then
     local all = string.match(answers, '^D(%d+)$')
     if not all then return { now, 1, unpack(cjson.decode(answers)) } end
     local done = { now, 1 }
@@ -18,33 +29,36 @@ if kept then
   end
 end
 
--- The streams of the batch, and what of them is ours: entry → times it was delivered.
+-- The streams of the batch, and what of them is ours: entry → times it was delivered. Asked for stretches in which
+-- most entries are of this batch.
 local streams = {}
-for i = 1, tonumber(take()) do
-  local stream = { name = take(), in_hand = tonumber(take()), mine = {}, done = {}, freed = false }
-  local first = take()
-  stream.last = take()
-  stream.own = take() == '1'
-  local pending = redis.pcall('XPENDING', stream.name, group, first, stream.last, stream.in_hand, me)
-  if pending.err then
-    if not string.find(pending.err, '^NOGROUP') and not string.find(pending.err, '^WRONGTYPE') then
-      return redis.error_reply(pending.err)
+for i = 1, take() do
+  local name, own, last = take(), take() == 1, take()
+  local stream = { name = name, own = own, last = last, mine = {}, done = {}, freed = false }
+  local mine = stream.mine
+  local no = barred('XACK', name, group, '0-1') or barred('XCLAIM', name, group, me, 0, '0-1')
+  if no then return redis.error_reply(no) end
+  for _ = 1, take() do
+    local first, to, in_hand = take(), take(), take()
+    local pending = redis.pcall('XPENDING', name, group, first, to, in_hand, me)
+    if pending.err then
+      if not string.find(pending.err, '^NOGROUP') and not string.find(pending.err, '^WRONGTYPE') then
+        return redis.error_reply(pending.err)
+      end
+      stream.gone = true
+    else
+      for _, entry in ipairs(pending) do mine[entry[1]] = entry[4] end
+      stream.cut = stream.cut or #pending == in_hand
     end
-    stream.gone = true
-  else
-    for _, entry in ipairs(pending) do stream.mine[entry[1]] = entry[4] end
-    stream.cut = #pending == stream.in_hand
   end
   streams[i] = stream
 end
 
-local function owns(stream, entry, times)
-  local found = stream.mine[entry]
-  if found == nil and stream.cut then
-    local single = redis.call('XPENDING', stream.name, group, entry, entry, 1, me)[1]
-    found = single and single[4]
-  end
-  return found == times
+-- How often an entry was delivered that the stretches did not show; nil: it is not ours.
+local function single(stream, entry)
+  if not stream.cut then return nil end
+  local found = redis.call('XPENDING', stream.name, group, entry, entry, 1, me)[1]
+  return found and found[4]
 end
 
 local function still(kind, key)
@@ -55,11 +69,11 @@ local function still(kind, key)
   elseif kind == '=' then
     return value == take()
   end
-  local length, hash = tonumber(take()), take()
+  local length, hash = take(), take()
   return value and #value == length and redis.sha1hex(value) == hash
 end
 
--- A delivery's arguments: stream, entry, times delivered, '1' where it has a mark, the dead letter that it replays or
+-- A delivery's arguments: stream, entry, times delivered, 1 where it has a mark, the dead letter that it replays or
 -- '', verdict and what belongs to it.
 local function after_delivery(from)
   local verdict = ARGV[from + 5]
@@ -69,19 +83,19 @@ local function after_delivery(from)
 end
 
 local function acknowledge(stream, from)
-  local entry = ARGV[from + 1]
+  local entry, done = ARGV[from + 1], stream.done
   stream.mine[entry] = false
-  stream.done[#stream.done + 1] = entry
-  if ARGV[from + 3] == '1' then
+  done[#done + 1] = entry
+  if ARGV[from + 3] == 1 then
     redis.call('HDEL', p .. 'marks:' .. group, stream.name .. '/' .. entry)
   end
 end
 
 local function forget_letter(letter)
-  if redis.call('XDEL', p .. 'dead', letter) == 1 then
-    redis.call('HINCRBY', p .. 'group:' .. group, 'dead', -1)
+  if redis.call('XDEL', dead, letter) == 1 then
+    redis.call('HINCRBY', standing, 'dead', -1)
   end
-  redis.call('HDEL', p .. 'dead:replayed', letter)
+  redis.call('HDEL', replayed, letter)
 end
 
 -- It goes back as it came: nobody's, with the same count, and its mark counts no death.
@@ -90,7 +104,7 @@ local function give_back(stream, from)
   redis.call('XCLAIM', stream.name, group, 'moontide:free', 0, entry, 'RETRYCOUNT', ARGV[from + 2], 'JUSTID')
   stream.mine[entry] = false
   stream.freed = true
-  if ARGV[from + 3] == '1' then
+  if ARGV[from + 3] == 1 then
     local marks, field = p .. 'marks:' .. group, stream.name .. '/' .. entry
     local mark = redis.call('HGET', marks, field)
     if mark then redis.call('HSET', marks, field, string.match(mark, '^%d+') .. ' 0') end
@@ -99,19 +113,19 @@ end
 
 -- Applies a verdict; returns the dead letter, if the delivery became one.
 local function finish(from)
-  local stream, replay, verdict = streams[tonumber(ARGV[from])], ARGV[from + 4], ARGV[from + 5]
+  local stream, replay, verdict = streams[ARGV[from]], ARGV[from + 4], ARGV[from + 5]
   if verdict == 'F' then return give_back(stream, from) end
   local letter
   if verdict == 'R' then
     park(p .. 'retry:' .. group, ARGV[from + 6], from + 8, from + 7 + ARGV[from + 7])
   elseif verdict == 'D' then
     local last = from + 6 + ARGV[from + 6]
-    letter = redis.call('XADD', p .. 'dead', '*', 'failed_at', iso8601(now), unpack(ARGV, from + 7, last))
-    redis.call('HINCRBY', p .. 'group:' .. group, 'dead', 1)
+    letter = redis.call('XADD', dead, '*', 'failed_at', iso8601(now), unpack(ARGV, from + 7, last))
+    redis.call('HINCRBY', standing, 'dead', 1)
   end
   if replay ~= '' then
     if verdict == 'S' then
-      redis.call('HDEL', p .. 'dead:replayed', replay)
+      redis.call('HDEL', replayed, replay)
     elseif verdict ~= 'R' then
       forget_letter(replay)
     end
@@ -120,19 +134,13 @@ local function finish(from)
   return letter
 end
 
-local function each_delivery(from, count, act)
-  for _ = 1, count do
-    act(from)
-    from = after_delivery(from)
-  end
-end
-
 -- The run's key is taken: its deliveries are done, its effects are dropped.
 local function taken(by, token, from, count)
-  each_delivery(from, count, function(place)
-    if ARGV[place + 4] ~= '' then redis.call('HDEL', p .. 'dead:replayed', ARGV[place + 4]) end
-    acknowledge(streams[tonumber(ARGV[place])], place)
-  end)
+  for _ = 1, count do
+    if ARGV[from + 4] ~= '' then redis.call('HDEL', replayed, ARGV[from + 4]) end
+    acknowledge(streams[ARGV[from]], from)
+    from = after_delivery(from)
+  end
   by = string.match(by, '^committed (.*)$') or string.match(by, '^dead %S+ (.*)$') or by
   return by == token and 'A' or 'X' .. by
 end
@@ -180,64 +188,73 @@ local function put(puts)
   end
 end
 
--- Whether the host's own keys can take what the deliveries at argument `from` become.
-local function unfit_own(from, count)
+-- Why the host's own keys cannot take what a run leaves besides its effects.
+local function unfit_own(retries, dies)
   local why
-  each_delivery(from, count, function(place)
-    local verdict = ARGV[place + 5]
-    if verdict == 'R' then
-      why = why or unfit(p .. 'parked', 'stream') or unfit(p .. 'due', 'zset') or unfit(p .. 'delayed', 'hash')
-    elseif verdict == 'D' then
-      why = why or unfit(p .. 'dead', 'stream') or unfit(p .. 'group:' .. group, 'hash')
-    end
-  end)
+  if retries then why = unfit(parked, 'stream') or unfit(due, 'zset') or unfit(delayed, 'hash') end
+  if dies then why = why or unfit(dead, 'stream') or unfit(standing, 'hash') end
   return why
 end
 
 local function run()
-  local count = tonumber(take())
-  local deliveries = at
-  local ours, goes_back = true, true
+  local count = ARGV[at]
+  local deliveries = at + 1
+  local place = deliveries
+  local ours, goes_back, retries, dies = true, true, false, false
   for _ = 1, count do
-    local stream = streams[tonumber(ARGV[at])]
+    local stream, entry, verdict = streams[ARGV[place]], ARGV[place + 1], ARGV[place + 5]
     if stream.gone then return 'R' end
-    ours = ours and owns(stream, ARGV[at + 1], tonumber(ARGV[at + 2]))
-    goes_back = goes_back and ARGV[at + 5] == 'F'
-    at = after_delivery(at)
+    local times = stream.mine[entry]
+    if times == nil then times = single(stream, entry) end
+    ours = ours and times == ARGV[place + 2]
+    goes_back = goes_back and verdict == 'F'
+    retries = retries or verdict == 'R'
+    dies = dies or verdict == 'D'
+    place = after_delivery(place)
   end
   if not ours then return 'F' end
 
+  at = place + 1
   local moved
-  for _ = 1, tonumber(take()) do
+  for _ = 1, ARGV[place] do
     local name, kind = take(), take()
     if not still(kind, state .. name) and not moved then moved = name end
   end
   if moved and not goes_back then return 'C' .. moved end
 
-  local record, token, window, pass = take(), take(), take(), take()
-  local held = false
+  local record, token, window, pass = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if record ~= '' then
-    held = redis.call('GET', record)
+    local held = redis.call('GET', record)
     if held and not (pass ~= '' and string.match(held, '^dead (%S+)') == pass) then
       return taken(held, token, deliveries, count)
     end
   end
 
-  local events = tonumber(take())
-  local first_event = at
-  local why, next_at = check_events(first_event, events)
-  if why then return 'I' .. why end
-  at = next_at
-  local puts
-  why, puts = plan(at + 1, tonumber(ARGV[at]))
-  why = why or unfit_own(deliveries, count)
+  local events = ARGV[at + 4]
+  local first_event = at + 5
+  local why, puts
+  local writes = first_event
+  if events > 0 then
+    why, writes = check_events(first_event, events)
+    if why then return 'I' .. why end
+  end
+  if ARGV[writes] ~= 0 then
+    why, puts = plan(writes + 1, ARGV[writes])
+  end
+  if retries or dies then why = why or unfit_own(retries, dies) end
   if why then return 'I' .. why end
 
-  why = store_events(first_event, events)
-  if why then return 'I' .. why end
-  put(puts)
+  if events > 0 then
+    why = store_events(first_event, events)
+    if why then return 'I' .. why end
+  end
+  if puts then put(puts) end
   local letter
-  each_delivery(deliveries, count, function(place) letter = finish(place) or letter end)
+  place = deliveries
+  for _ = 1, count do
+    letter = finish(place) or letter
+    place = after_delivery(place)
+  end
   if record ~= '' then
     local value = letter and 'dead ' .. letter .. ' ' .. token or 'committed ' .. token
     redis.call('SET', record, value, 'PX', window)
@@ -247,11 +264,17 @@ end
 
 -- How many arguments each run has stands at the end.
 local answers, all_done = {}, true
-local runs = tonumber(take())
+local runs = take()
 for i = 1, runs do
   local next_run = at + ARGV[#ARGV - runs + i]
   local fine, answer = pcall(run)
-  if not fine then answer = 'Ithe server script failed: ' .. tostring(answer.err or answer) end
+  if not fine then
+    answer = tostring(type(answer) == 'table' and answer.err or answer)
+    local acl = string.find(answer, "executing the script can't", 1, true) or string.find(answer, 'ACL failure', 1, true)
+    answer = acl and 'P' .. answer or 'Ithe server script failed: ' .. answer
+  elseif string.find(answer, '^INOPERM') then
+    answer = 'P' .. string.sub(answer, 2)
+  end
   answers[i] = answer
   all_done = all_done and answer == 'D'
   at = next_run
@@ -275,12 +298,12 @@ for _, stream in ipairs(streams) do
   if #done > 0 and not stream.own then
     local pending = redis.call('XPENDING', stream.name, group)
     local mark = pending[1] == 0 and stream.last or before(pending[2])
-    redis.call('HSET', p .. 'group:' .. group, 'mark:' .. stream.name, mark)
+    redis.call('HSET', standing, 'mark:' .. stream.name, mark)
   end
   freed = freed or stream.freed
 end
 if freed then ring('freed', group) end
 
 redis.call('HSET', receipts, slot, number .. ' ' .. (all_done and 'D' .. #answers or cjson.encode(answers)))
-if tonumber(number) % 1000 == 1 then redis.call('EXPIRE', receipts, 604800) end
+if number % 1000 == 1 then redis.call('EXPIRE', receipts, 604800) end
 return { now, 0, unpack(answers) }

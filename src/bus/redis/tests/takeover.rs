@@ -25,6 +25,21 @@ fn seen(found: &[Found]) -> Vec<(u64, u32, u32)> {
     found.iter().map(|found| (found.entry.0, found.count, found.deaths)).collect()
 }
 
+/// The counter of the dead goes as soon as somebody knows for certain; whoever learned of the death before must not take
+/// that for a sign of life.
+#[tokio::test]
+async fn whose_counter_was_removed_meanwhile_is_dead_all_the_same() {
+    for server in KINDS.map(Server::new) {
+        let store = store(&server);
+        fill(&server, 2, DEAD);
+        server.call(&["HSET", "moontide:beats", "dead:1", "8"]);
+        assert_eq!(take(&store, &owner(DEAD, Some(7)), 9).await, (vec![], false), "its counter has moved");
+        assert_eq!(take(&store, &owner(DEAD, None), 9).await, (vec![], false), "it has a counter again");
+        server.call(&["DEL", "moontide:beats"]);
+        assert_eq!(take(&store, &owner(DEAD, Some(8)), 9).await, (vec![(1, 2, 0), (2, 2, 0)], false));
+    }
+}
+
 /// Consumers and how much is pending for each, by name.
 fn consumers(server: &Server) -> Vec<(String, u64)> {
     let infos: Vec<std::collections::HashMap<String, redis::Value>> = server.get(&["XINFO", "CONSUMERS", "s", "g"]);

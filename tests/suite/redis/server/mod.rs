@@ -52,6 +52,8 @@ pub struct Server {
     options: Vec<String>,
     clock: Option<ManualClock>,
     port: u16,
+    /// It is a sentinel: the port of the master that it watches at first, under the name `main`.
+    watches: Option<u16>,
     child: Mutex<Option<Child>>,
     /// Last, so that it goes after the server.
     folder: tempfile::TempDir,
@@ -60,19 +62,24 @@ pub struct Server {
 impl Server {
     /// A server that keeps nothing on disk, and whose wall clock stands still until [`Server::advance`].
     pub fn new(kind: Kind) -> Self {
-        Self::start_with(kind, true, &[])
+        Self::start_with(kind, true, &[], None)
     }
 
     /// A server with the real clock and these options, as on its command line: `["--appendonly", "yes"]`.
     pub fn with(kind: Kind, options: &[&str]) -> Self {
-        Self::start_with(kind, false, options)
+        Self::start_with(kind, false, options, None)
     }
 
-    fn start_with(kind: Kind, manual: bool, options: &[&str]) -> Self {
+    /// A sentinel that alone decides when `master` is replaced, which takes about a second.
+    pub fn sentinel(master: &Self) -> Self {
+        Self::start_with(master.kind, false, &[], Some(master.port))
+    }
+
+    fn start_with(kind: Kind, manual: bool, options: &[&str], watches: Option<u16>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let clock = manual.then(|| ManualClock::in_folder(folder.path()));
         let options = options.iter().map(|option| option.to_string()).collect();
-        let mut server = Self { kind, options, clock, port: 0, child: Mutex::default(), folder };
+        let mut server = Self { kind, options, clock, port: 0, watches, child: Mutex::default(), folder };
         for _ in 0..10 {
             server.port = free_port();
             if server.try_start() {
@@ -230,12 +237,28 @@ impl Server {
     fn answers(&self) -> bool {
         let id = self.child.lock().as_ref().map(Child::id).expect("it was started");
         let info = self.try_call(&["INFO", "server"]).and_then(|info| Ok(redis::from_redis_value::<String>(info)?));
-        let loaded = || self.try_call(&["EXISTS", "moontide"]).is_ok();
+        let loaded = || self.watches.is_some() || self.try_call(&["EXISTS", "moontide"]).is_ok();
         info.is_ok_and(|info| info.contains(&format!("process_id:{id}\r\n"))) && loaded()
+    }
+
+    /// A sentinel keeps what it learns in its own file.
+    fn sentinels_file(&self, master: u16) -> PathBuf {
+        let file = self.folder().join("sentinel.conf");
+        let text = format!(
+            "sentinel monitor main 127.0.0.1 {master} 1\nsentinel down-after-milliseconds main 300\n\
+             sentinel failover-timeout main 2000\n"
+        );
+        if !file.exists() {
+            std::fs::write(&file, text).expect("a file");
+        }
+        file
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new(self.kind.program());
+        if let Some(master) = self.watches {
+            command.arg(self.sentinels_file(master)).arg("--sentinel");
+        }
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--logfile", "log", "--dir"])
             .arg(self.folder())
@@ -262,7 +285,7 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     loop {
         let port = rand::random_range(PORTS);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
