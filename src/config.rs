@@ -4,6 +4,7 @@
 //! reported at once, each with where it was set and what would be right. Opens nothing but the file and secrets' files;
 //! nothing here depends on what is running.
 
+mod bus;
 mod check;
 mod handlers;
 mod http;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
 pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
@@ -32,6 +34,8 @@ pub struct Config {
     pub bus: Bus,
     /// `[sqlite]`
     pub sqlite: Sqlite,
+    /// `[redis]`
+    pub redis: Redis,
     /// `groups.recovery`: a process that stood still this long is dead to its peers; at least 1 s.
     pub recovery_time: Duration,
     /// `groups.forget`: a group without a living handler holds back trimming this long.
@@ -59,20 +63,6 @@ pub struct Config {
     handlers: handlers::HandlerRules,
 }
 
-/// `[bus]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bus {
-    pub url: BusUrl,
-    /// CloudEvents source of what is emitted.
-    pub source: String,
-}
-
-/// `[sqlite]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sqlite {
-    pub synchronous: Synchronous,
-}
-
 /// `[log]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -96,34 +86,6 @@ impl Config {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         if self.threads == 0 { cores() } else { self.threads }
     }
-}
-
-/// Where events are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BusUrl {
-    /// `sqlite:PATH`
-    SqliteFile(PathBuf),
-    /// `memory:`
-    Memory,
-}
-
-impl std::fmt::Display for BusUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::SqliteFile(path) => write!(f, "sqlite:{}", path.display()),
-            Self::Memory => f.write_str("memory:"),
-        }
-    }
-}
-
-/// What a settle survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Synchronous {
-    /// A power failure.
-    #[default]
-    Full,
-    /// A crash of the process.
-    Normal,
 }
 
 /// How much is logged.

@@ -10,9 +10,6 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::event::{Event, Json};
 
-/// Values up to this size are compared as they are, larger ones by length and hash.
-const SEEN_BYTES_MAX: usize = 256;
-
 /// An event to publish, and where.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Emit {
@@ -92,26 +89,17 @@ pub struct Read {
     pub seen: Seen,
 }
 
-/// What a read saw, small enough to carry to the settle.
+/// What a read saw.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Seen {
     Absent,
     Value(Bytes),
-    /// A value above 256 bytes.
-    Digest {
-        len: u64,
-        hash: u128,
-    },
 }
 
 impl Seen {
     /// What seeing `value` (or its absence) is remembered as.
     pub fn of(value: Option<&Bytes>) -> Self {
-        match value {
-            None => Self::Absent,
-            Some(value) if value.len() <= SEEN_BYTES_MAX => Self::Value(value.clone()),
-            Some(value) => Self::Digest { len: value.len() as u64, hash: xxh3_128(value) },
-        }
+        value.map_or(Self::Absent, |value| Self::Value(value.clone()))
     }
 
     /// Whether the store still holds what was seen.
@@ -119,7 +107,6 @@ impl Seen {
         match (self, now) {
             (Self::Absent, None) => true,
             (Self::Value(seen), Some(now)) => seen == now,
-            (Self::Digest { len, hash }, Some(now)) => *len == now.len() as u64 && *hash == xxh3_128(now),
             _ => false,
         }
     }

@@ -33,7 +33,8 @@ pub struct StreamRule {
     pub types: Vec<TypePattern>,
     /// May contain `{type}`, once.
     pub name: String,
-    pub retain: Retain,
+    /// `None`: the rule says nothing of it.
+    pub retain: Option<Retain>,
 }
 
 /// How much of the past a stream keeps, at least; never less than a living group still needs.
@@ -67,16 +68,30 @@ impl Streams {
         rule.map_or(DEFAULT_STREAM, |rule| &rule.name).replace("{type}", kind)
     }
 
-    /// What `stream` keeps.
-    pub fn retain(&self, stream: &str) -> Retain {
-        let rule = self.rules.iter().find(|rule| match rule.name.split_once("{type}") {
+    /// The rule that names `stream`.
+    fn rule_of(&self, stream: &str) -> Option<&StreamRule> {
+        self.rules.iter().find(|rule| match rule.name.split_once("{type}") {
             Some((before, after)) => stream.starts_with(before) && stream.ends_with(after),
             None => rule.name == stream,
-        });
-        rule.map_or(self.retain, |rule| Retain {
-            age: rule.retain.age.or(self.retain.age),
-            length: rule.retain.length.or(self.retain.length),
         })
+    }
+
+    /// What a rule says that `stream` keeps.
+    pub fn retain_by_rule(&self, stream: &str) -> Option<Retain> {
+        self.rule_of(stream)?.retain
+    }
+
+    /// What `stream` keeps.
+    pub fn retain(&self, stream: &str) -> Retain {
+        self.retain_by_rule(stream).unwrap_or(self.retain)
+    }
+
+    /// The names of streams in which something can lie: a rule for all types leaves nothing to those after it.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let takes_all = |rule: &StreamRule| rule.types.iter().any(|pattern| pattern.as_str() == "*");
+        let last = self.rules.iter().position(takes_all);
+        let rules = self.rules.iter().take(last.map_or(usize::MAX, |last| last + 1));
+        rules.map(|rule| rule.name.as_str()).chain(last.is_none().then_some(DEFAULT_STREAM))
     }
 
     /// Every stream in which events of these types may lie: an exact type lives in one, a pattern in any named stream and
@@ -88,7 +103,7 @@ impl Streams {
                 push(&mut selection.streams, self.of(pattern.as_str()));
                 continue;
             }
-            for name in self.rules.iter().map(|rule| rule.name.as_str()).chain([DEFAULT_STREAM]) {
+            for name in self.names() {
                 match name.split_once("{type}") {
                     Some((prefix, _)) => push(&mut selection.discover, (prefix.to_owned(), pattern.clone())),
                     None => push(&mut selection.streams, name.to_owned()),
@@ -114,11 +129,8 @@ mod tests {
     }
 
     fn shop() -> Streams {
-        let rule = |types: &str, name: &str| StreamRule {
-            types: vec![pattern(types)],
-            name: name.into(),
-            retain: Retain::default(),
-        };
+        let rule =
+            |types: &str, name: &str| StreamRule { types: vec![pattern(types)], name: name.into(), retain: None };
         Streams { rules: vec![rule("Checkout*", "shop"), rule("audit.**", "log:{type}")], retain: Retain::default() }
     }
 
@@ -136,5 +148,19 @@ mod tests {
         assert_eq!(selection.streams, ["shop"]);
         let order = pattern("order.*");
         assert_eq!(selection.discover, [("log:".to_owned(), order.clone()), ("events:".to_owned(), order)]);
+    }
+
+    #[test]
+    fn behind_a_rule_for_all_types_nothing_is_looked_for() {
+        let mut streams = shop();
+        let rule =
+            |types, name: &str| StreamRule { types: vec![pattern(types)], name: name.into(), ..shop().rules.remove(0) };
+        streams.rules.extend([rule("*", "own:{type}"), rule("order.*", "orders")]);
+        let selection = streams.select(&[pattern("order.*")]);
+        assert_eq!(selection.streams, ["shop"]);
+        assert_eq!(
+            selection.discover,
+            [("log:".to_owned(), pattern("order.*")), ("own:".to_owned(), pattern("order.*"))]
+        );
     }
 }

@@ -7,7 +7,11 @@
 
 pub mod intake;
 mod operations;
+mod past;
+pub mod promise;
+pub mod redis;
 pub mod relay;
+mod selection;
 pub mod sqlite;
 
 use std::sync::Arc;

@@ -25,7 +25,7 @@ pub struct BackupArgs {
 
 /// Writes the copy.
 pub async fn run(args: &BackupArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = look(config)?;
+    let backend = look(config).await?;
     let copied = backend.housekeeping.backup(&args.file).await;
     backend.close().await;
     copied?;

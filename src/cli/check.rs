@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::host;
 use crate::registry::{Loaded, Registry};
 use crate::script::Program;
+use crate::units;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -39,7 +40,7 @@ struct Checked {
 }
 
 /// Prints what was found.
-pub fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> {
     let registry = host::load_folder(&config.handlers_dir, config)?;
     let found = check(&registry);
     if args.json {
@@ -47,12 +48,46 @@ pub fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> {
     } else {
         print(&found)?;
         output::remark_if_empty(&registry, &config.handlers_dir);
+        promises(config).await?;
+        memory(&registry, config)?;
     }
     for pattern in config.idle_patterns(registry.handlers.keys().map(String::as_str)) {
         output::remark(&format!("warning: [handlers.{pattern:?}] fits no handler"));
     }
     let sound = found.iter().all(|checked| checked.problems.is_empty());
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+/// What the store promises. That a server cannot be asked is no fault of the handlers.
+async fn promises(config: &Config) -> anyhow::Result<()> {
+    match host::promises(config).await {
+        Ok(promises) => {
+            let rows = promises.into_iter().map(|promise| [promise.when.to_owned(), promise.holds.to_owned()]);
+            output::say("")?;
+            output::table(["WHEN", "THEN"], rows)?;
+        }
+        Err(error) => output::remark(&format!("warning: what the store promises is not known: {error}")),
+    }
+    Ok(())
+}
+
+/// What idempotency takes in the memory of a server.
+fn memory(registry: &Registry, config: &Config) -> anyhow::Result<()> {
+    let Some(bytes) = host::record_bytes(config) else { return Ok(()) };
+    let windows = registry.handlers.iter().filter_map(|(name, loaded)| {
+        let window = loaded.program.as_ref()?.manifest.idempotency.window?;
+        // A million events a day, of which those within the window have a record.
+        let held = 1e6 * bytes as f64 * window.as_secs_f64() / 86_400.0;
+        Some([name.clone(), units::show_duration(window), format!("{:.1} MiB", held / (1u32 << 20) as f64)])
+    });
+    let rows: Vec<_> = windows.collect();
+    if !rows.is_empty() {
+        output::say(&format!(
+            "\nAn idempotency record takes about {bytes} bytes on the server for as long as its window."
+        ))?;
+        output::table(["HANDLER", "WINDOW", "PER MILLION EVENTS A DAY"], rows)?;
+    }
+    Ok(())
 }
 
 fn check(registry: &Registry) -> Vec<Checked> {

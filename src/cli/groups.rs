@@ -77,8 +77,8 @@ struct Position {
 /// Does what was asked for.
 pub async fn run(command: GroupsCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let backend = match &command {
-        GroupsCommand::List { .. } => look(config)?,
-        GroupsCommand::Move { .. } | GroupsCommand::Forget { .. } => open_existing(config)?,
+        GroupsCommand::List { .. } => look(config).await?,
+        GroupsCommand::Move { .. } | GroupsCommand::Forget { .. } => open_existing(config).await?,
     };
     let done = execute(command, &backend).await;
     backend.close().await;

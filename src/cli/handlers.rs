@@ -40,7 +40,7 @@ pub async fn run(args: &HandlersArgs, config: &Config) -> anyhow::Result<ExitCod
 }
 
 async fn ask(registry: &Registry, config: &Config) -> anyhow::Result<Vec<Row>> {
-    let backend = super::look(config)?;
+    let backend = super::look(config).await?;
     let rows = look(registry, &backend).await;
     backend.close().await;
     rows

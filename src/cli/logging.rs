@@ -67,6 +67,11 @@ static HUSHED: AtomicBool = AtomicBool::new(false);
 /// A level was asked for.
 static ASKED: AtomicBool = AtomicBool::new(false);
 
+/// Whether somebody asked for a level.
+pub fn is_asked_for() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
 /// Keeps the log quiet for as long as it lives.
 pub struct Hush(());
 

@@ -50,6 +50,7 @@ Exit codes:
   2  wrong usage or configuration
   3  the store is away, full or cannot be used
   4  too many scripts could not be interrupted (moontide run)
+  5  the store's file is gone, or a part of Moontide ended by a defect (moontide run)
 
 Settings come from built-in defaults, moontide.toml, MOONTIDE_* variables and flags; what is named later wins.";
 
@@ -113,23 +114,26 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(_) | Command::Check(_) | Command::Demo(_) => config::load(&cli.flags)?,
         _ => config::load_without_secrets(&cli.flags)?,
     };
-    if matches!(command, Command::Demo(_)) && cli.flags.bus.is_some() {
-        return Err(UsageError("the demo brings a store of its own: leave out --bus".into()).into());
+    let on_server = cli.flags.bus.is_some() && matches!(config.bus.url, BusUrl::Redis(_));
+    if matches!(command, Command::Demo(_)) && cli.flags.bus.is_some() && !on_server {
+        let message = "the demo brings a file of its own: leave out --bus, or name a server with redis://HOST";
+        return Err(UsageError(message.into()).into());
     }
     let serves = matches!(&command, Command::Run(_) | Command::Demo(demo::DemoArgs { keep: true, .. }));
     logging::start(&config.log, cli.flags.log.is_some(), serves);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    let done = runtime.block_on(dispatch(command, config));
+    let done = runtime.block_on(dispatch(command, config, on_server));
     // A load of many handlers that is still under way is nothing to wait for.
     runtime.shutdown_background();
     done
 }
 
-async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+/// `on_server`: the command line names a server, which the demo then takes.
+async fn dispatch(command: Command, config: Config, on_server: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => run::run(args, config).await,
         Command::Emit(args) => emit::run(args, &config).await,
-        Command::Check(args) => check::run(&args, &config),
+        Command::Check(args) => check::run(&args, &config).await,
         Command::Handlers(args) => handlers::run(&args, &config).await,
         Command::Dead(command) => dead::run(command, &config).await,
         Command::State(command) => state::run(command, &config).await,
@@ -138,27 +142,27 @@ async fn dispatch(command: Command, config: Config) -> anyhow::Result<ExitCode> 
         Command::Groups(command) => groups::run(command, &config).await,
         Command::Backup(args) => backup::run(&args, &config).await,
         Command::Completions(args) => completions::run(&args),
-        Command::Demo(args) => demo::run(args, config).await,
+        Command::Demo(args) => demo::run(args, config, on_server).await,
     }
 }
 
 /// The store, for a command that changes it and ends.
-fn open(config: &Config) -> anyhow::Result<Backend> {
+async fn open(config: &Config) -> anyhow::Result<Backend> {
     refuse_memory(config)?;
-    Ok(host::open(config, None)?)
+    Ok(host::open(config, None).await?)
 }
 
 /// [`open`] for a command that has nothing to change where there is no store yet, and must not make one.
-fn open_existing(config: &Config) -> anyhow::Result<Backend> {
+async fn open_existing(config: &Config) -> anyhow::Result<Backend> {
     refuse_missing(config)?;
-    open(config)
+    open(config).await
 }
 
 /// The store for a command that only looks at it: nothing is written.
-fn look(config: &Config) -> anyhow::Result<Backend> {
+async fn look(config: &Config) -> anyhow::Result<Backend> {
     refuse_memory(config)?;
     refuse_missing(config)?;
-    Ok(host::look(config)?)
+    Ok(host::look(config).await?)
 }
 
 fn refuse_memory(config: &Config) -> Result<(), UsageError> {
@@ -166,7 +170,7 @@ fn refuse_memory(config: &Config) -> Result<(), UsageError> {
         return Ok(());
     }
     let message = "memory: lives within the process that runs the handlers, and no other can see it; \
-                   run and ask with --bus sqlite:PATH";
+                   run and ask with --bus sqlite:PATH or redis://HOST";
     Err(UsageError(message.into()))
 }
 

@@ -77,9 +77,9 @@ struct Row {
 pub async fn run(command: StateCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let command = checked(command)?;
     let backend = match &command {
-        StateCommand::Get { .. } | StateCommand::List { .. } => look(config)?,
-        StateCommand::Set { .. } => open(config)?,
-        StateCommand::Delete { .. } => open_existing(config)?,
+        StateCommand::Get { .. } | StateCommand::List { .. } => look(config).await?,
+        StateCommand::Set { .. } => open(config).await?,
+        StateCommand::Delete { .. } => open_existing(config).await?,
     };
     let done = execute(command, &backend).await;
     backend.close().await;

@@ -59,7 +59,7 @@ struct LastError {
 
 /// Prints the screen.
 pub async fn run(args: &StatusArgs, config: &Config) -> anyhow::Result<ExitCode> {
-    let backend = super::look(config)?;
+    let backend = super::look(config).await?;
     let status = look(&backend, config).await;
     backend.close().await;
     let status = status?;

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bus::{check_stream_name, read_bus, read_redis, read_sqlite};
 use super::handlers::{HandlerRules, read_values};
 use super::http::{read_http, read_metrics};
 use super::layers::Surroundings;
 use super::raw::{Checker, Table};
-use super::{Bus, BusUrl, Config, Log, LogFormat, LogLevel, Sqlite, Synchronous, secrets};
-use crate::event::{TypePattern, check_type};
+use super::{Config, Log, LogFormat, LogLevel, secrets};
+use crate::event::TypePattern;
 use crate::script::Limits;
 use crate::streams::{Retain, StreamRule, Streams};
 
@@ -24,6 +25,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let sqlite = read_sqlite(root.table("sqlite"));
     let (recovery_time, forget_group_after) = read_groups(root.table("groups"));
     let streams = Arc::new(read_streams(&mut root));
+    let redis = read_redis(root.table("redis"), &streams);
     let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());
     let secrets = secrets::read(root.table("secrets"), &around.environment);
     let values = read_values(&root.table("values"), checker, &secrets);
@@ -42,6 +44,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     Config {
         bus,
         sqlite,
+        redis,
         recovery_time,
         forget_group_after,
         streams,
@@ -55,42 +58,6 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
         metrics_listen,
         log,
         handlers,
-    }
-}
-
-fn read_bus(mut table: Table<'_>) -> Bus {
-    let text = table.text("url");
-    let url = BusUrl::parse(&text).unwrap_or_else(|message| {
-        table.note("url", message);
-        BusUrl::Memory
-    });
-    let source = table.text("source");
-    if source.is_empty() || source.len() > 256 || source.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        table.note("source", format!("{source:?} can be no source; a name or URI without spaces can: \"moontide\""));
-    }
-    table.close();
-    Bus { url, source }
-}
-
-fn read_sqlite(mut table: Table<'_>) -> Sqlite {
-    let synchronous = table.choice("synchronous", &[("full", Synchronous::Full), ("normal", Synchronous::Normal)]);
-    table.close();
-    Sqlite { synchronous }
-}
-
-impl BusUrl {
-    /// Reads `sqlite:PATH` or `memory:`; the error says what would be right.
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("memory", "")) => Ok(Self::Memory),
-            Some(("sqlite", ":memory:")) => Err("\"sqlite::memory:\" is written \"memory:\"".into()),
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::SqliteFile(path.into())),
-            Some(("sqlite", _)) => Err("names no file; write \"sqlite:data/moontide.db\"".into()),
-            Some((scheme, _)) if ["redis", "rediss", "redis+sentinel", "kafka", "amqp", "amqps"].contains(&scheme) => {
-                Err(format!("{scheme}: is not available in this version; write \"sqlite:PATH\" or \"memory:\""))
-            }
-            _ => Err(format!("{text:?} is no bus; write \"sqlite:PATH\" or \"memory:\"")),
-        }
     }
 }
 
@@ -178,9 +145,10 @@ pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
 }
 
 fn read_streams(root: &mut Table<'_>) -> Streams {
+    let retain = read_retain(root.table("retain"), Retain::default()).unwrap_or_default();
     let mut rules: Vec<StreamRule> = Vec::new();
     for mut table in root.tables("stream") {
-        let rule = read_stream(&mut table);
+        let rule = read_stream(&mut table, retain);
         for earlier in &rules {
             if let Some(twice) = rule.types.iter().find(|pattern| earlier.types.contains(pattern)) {
                 let message =
@@ -194,10 +162,10 @@ fn read_streams(root: &mut Table<'_>) -> Streams {
         table.close();
         rules.push(rule);
     }
-    Streams { rules, retain: read_retain(root.table("retain")) }
+    Streams { rules, retain }
 }
 
-fn read_stream(table: &mut Table<'_>) -> StreamRule {
+fn read_stream(table: &mut Table<'_>, retain: Retain) -> StreamRule {
     let name = table.text("name");
     if let Err(message) = check_stream_name(&name) {
         table.note("name", message);
@@ -216,27 +184,14 @@ fn read_stream(table: &mut Table<'_>) -> StreamRule {
             Err(error) => table.note("types", format!("{text:?} is no pattern: {error}")),
         }
     }
-    StreamRule { types, name, retain: read_retain(table.table("retain")) }
+    StreamRule { types, name, retain: read_retain(table.table("retain"), retain) }
 }
 
-/// `{type}` stands at the end and after something: streams named after types are found by what precedes it.
-fn check_stream_name(name: &str) -> Result<(), String> {
-    let fixed = name.strip_suffix("{type}").unwrap_or(name);
-    if fixed.is_empty() {
-        return Err("must begin with something fixed: \"shop\" or \"shop:{type}\"".into());
-    }
-    if fixed.contains("{type}") {
-        return Err(format!("{name:?} has {{type}} elsewhere than at its end; write \"shop:{{type}}\""));
-    }
-    if fixed.starts_with("moontide:") {
-        return Err(format!("{name:?} belongs to the host; choose a name that does not begin with \"moontide:\""));
-    }
-    check_type(fixed).map_err(|_| format!("{name:?} is no name; letters, digits and . _ - : / make one"))
-}
-
-fn read_retain(mut table: Table<'_>) -> Retain {
+/// What a table says that is kept, and where it is silent, `base`; `None`: it says nothing.
+fn read_retain(mut table: Table<'_>, base: Retain) -> Option<Retain> {
     let age = table.optional_duration_or_off("age");
     let length = table.optional_count_or_off("length");
     table.close();
-    Retain { age: age.flatten(), length: length.flatten() }
+    let says = age.is_some() || length.is_some();
+    says.then(|| Retain { age: age.unwrap_or(base.age), length: length.unwrap_or(base.length) })
 }

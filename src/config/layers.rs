@@ -31,7 +31,7 @@ pub struct Flags {
     /// Configuration file [default: moontide.toml, if there is one]
     #[arg(long, value_name = "FILE", global = true, env = FILE_VARIABLE, hide_env_values = true)]
     pub config: Option<PathBuf>,
-    /// Where events are stored: sqlite:PATH or memory:
+    /// Where events are stored: sqlite:PATH, redis://HOST or memory:
     #[arg(long, value_name = "URL", global = true)]
     pub bus: Option<String>,
     /// Folder with the handlers

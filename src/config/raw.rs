@@ -104,6 +104,13 @@ impl<'a> Table<'a> {
         self.need(key, |table| table.optional(key, &what, pick))
     }
 
+    /// True or false.
+    pub fn truth(&mut self, key: &'static str) -> bool {
+        self.need(key, |table| {
+            table.optional(key, "true or false", |value| Ok(value.to_bool().or_else(|| value.as_str()?.parse().ok())))
+        })
+    }
+
     /// A duration of at least `least`.
     pub fn duration(&mut self, key: &'static str, least: Duration) -> Duration {
         self.need(key, |table| table.optional_duration(key, least))

@@ -13,14 +13,21 @@ const LOOKS_PER_LINE: u32 = 10;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub name: String,
-    pub done: u64,
-    pub retried: u64,
-    /// Skipped: their idempotency key was taken.
-    pub duplicates: u64,
+    /// What this process counted; `None`: others do the work, and only the store tells how it stands.
+    pub counts: Option<Counts>,
     pub dead: u64,
     pub in_flight: u64,
     /// Waiting, delayed work included.
     pub lag: u64,
+}
+
+/// What a handler did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub done: u64,
+    pub retried: u64,
+    /// Skipped: their idempotency key was taken.
+    pub duplicates: u64,
 }
 
 /// A place where progress is drawn.
@@ -80,15 +87,28 @@ fn fitting(table: &str, (lines, columns): (u16, u16)) -> String {
 }
 
 fn table(rows: &[Row]) -> String {
-    let numbers = |row: &Row| [row.done, row.retried, row.duplicates, row.dead, row.in_flight, row.lag].map(grouped);
-    let cells = rows.iter().map(|row| std::iter::once(row.name.clone()).chain(numbers(row)).collect());
-    plain(&["handler", "done", "retries", "duplicates", "dead", "in flight", "lag"], 7, cells)
+    let counted = rows.iter().any(|row| row.counts.is_some());
+    let mut header = vec!["handler", "done", "retries", "duplicates", "dead", "in flight", "lag"];
+    if !counted {
+        header.drain(1..4);
+    }
+    let cells = rows.iter().map(|row| {
+        let counts = row.counts.map(|it| [it.done, it.retried, it.duplicates]);
+        let numbers = counts.into_iter().flatten().chain([row.dead, row.in_flight, row.lag]);
+        std::iter::once(row.name.clone()).chain(numbers.map(grouped)).collect()
+    });
+    plain(&header, header.len(), cells)
 }
 
 fn line(rows: &[Row]) -> String {
     let sum = |of: fn(&Row) -> u64| grouped(rows.iter().map(of).sum::<u64>());
-    let (done, retried, dead) = (sum(|row| row.done), sum(|row| row.retried), sum(|row| row.dead));
-    format!("{done} done, {retried} retries, {dead} dead, {} to do", sum(|row| row.lag + row.in_flight))
+    let (dead, to_do) = (sum(|row| row.dead), sum(|row| row.lag + row.in_flight));
+    if rows.iter().all(|row| row.counts.is_none()) {
+        return format!("{dead} dead, {to_do} to do");
+    }
+    let done = sum(|row| row.counts.map_or(0, |counts| counts.done));
+    let retried = sum(|row| row.counts.map_or(0, |counts| counts.retried));
+    format!("{done} done, {retried} retries, {dead} dead, {to_do} to do")
 }
 
 #[cfg(test)]
@@ -96,7 +116,16 @@ mod tests {
     use super::*;
 
     fn row(name: &str, done: u64, lag: u64) -> Row {
-        Row { name: name.into(), done, retried: 2, duplicates: 0, dead: 0, in_flight: 0, lag }
+        let counts = Some(Counts { done, retried: 2, duplicates: 0 });
+        Row { name: name.into(), counts, dead: 0, in_flight: 0, lag }
+    }
+
+    #[test]
+    fn what_others_do_has_no_counts() {
+        let rows = [Row { counts: None, ..row("audit", 0, 5) }];
+        let expected = ["  handler  dead  in flight  lag", "  audit       0          0    5"];
+        assert_eq!(table(&rows).lines().collect::<Vec<_>>(), expected);
+        assert_eq!(line(&rows), "0 dead, 5 to do");
     }
 
     #[test]

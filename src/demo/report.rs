@@ -20,24 +20,25 @@ pub fn render(plan: &Plan, audit: &Audit) -> String {
     format!("{kinds}\n\n{products}\n\n{}", conclusion(plan, audit))
 }
 
-/// What can be done now that the host goes on serving; `moontide` is how this program was called.
-pub fn invitation(moontide: &str, bus: &str, handlers: &Path) -> String {
+/// What can be done now that the demo goes on serving; `moontide` is how this program was called, `store` the flag that
+/// leads to the demo's store.
+pub fn invitation(moontide: &str, store: &str, handlers: &Path) -> String {
     let handlers = handlers.display();
     format!(
         r#"It goes on serving. In another terminal:
 
   # one more checkout, and what other services see of it
-  {moontide} emit --bus {bus} CheckoutInitiated \
+  {moontide} emit {store} CheckoutInitiated \
     '{{"checkout_id": "mine-1", "client_id": "me", "lines": [{{"sku": "tea-kettle", "quantity": 1, "unit_price": 24.5}}]}}'
-  {moontide} state get --bus {bus} cqrs:orders_by_client:me
+  {moontide} state get {store} cqrs:orders_by_client:me
 
   # what was given up, and why
-  {moontide} dead list --bus {bus}
+  {moontide} dead list {store}
 
 Edit a handler in {handlers} and save: the next event meets the new version.
 Take the "order_breaks" case out of order_creation.luau, then give the dead orders another chance; their goods are still held:
 
-  {moontide} dead replay --bus {bus} --handler order_creation --all
+  {moontide} dead replay {store} --handler order_creation --all
 
 Ctrl-C ends it."#
     )

@@ -1,8 +1,9 @@
 //! Wires the parts into a running host, and owns the order in which they start and stop.
 //!
-//! The only place that names concrete buses. Start: registry, ports, store, script threads, workers, watch,
-//! HTTP. Stop: the reverse, under one shared deadline; what is unfinished then goes back uncharged.
+//! Start: registry, ports, store (`backend`), script threads, workers, watch, HTTP. Stop: the reverse, under one shared
+//! deadline; what is unfinished then goes back uncharged.
 
+mod backend;
 mod doors;
 mod health;
 mod opening;
@@ -15,113 +16,29 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::sqlite::{self, Place, SqliteStore};
-use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
+use crate::bus::BusError;
+use crate::bus::promise::Promise;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{BusUrl, Config, Synchronous};
+use crate::config::Config;
 use crate::http::ListenError;
 use crate::metrics::{Counts, Metrics};
 use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
+pub use backend::{Backend, erase, look, open, promises, record_bytes};
+
+use backend::default_instance;
 use doors::Doors;
 use health::Standing;
 use setbacks::Setbacks;
 use supervisor::{Supervisor, Tasks, Workers};
-
-/// How often the store trims its history and drops what expired.
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// The store, seen from each of its sides.
-#[derive(Clone)]
-pub struct Backend {
-    pub bus: Arc<dyn Bus>,
-    pub intake: Arc<dyn Intake>,
-    pub ledger: Arc<dyn Ledger>,
-    pub dead: Arc<dyn DeadLetters>,
-    pub state: Arc<dyn StateAdmin>,
-    pub overview: Arc<dyn Overview>,
-    pub groups: Arc<dyn Groups>,
-    pub housekeeping: Arc<dyn Housekeeping>,
-    store: Arc<SqliteStore>,
-}
-
-impl Backend {
-    fn over(store: Arc<SqliteStore>) -> Self {
-        Self {
-            bus: store.clone(),
-            intake: store.clone(),
-            ledger: store.clone(),
-            dead: store.clone(),
-            state: store.clone(),
-            overview: store.clone(),
-            groups: store.clone(),
-            housekeeping: store.clone(),
-            store,
-        }
-    }
-
-    /// Whether nothing can be stored in this process any more; only a new process helps.
-    pub fn is_closed(&self) -> bool {
-        self.store.is_closed()
-    }
-
-    /// Closes the store: what this process still holds goes back uncharged.
-    pub async fn close(&self) {
-        self.store.close().await;
-    }
-}
-
-/// Opens the store that the configuration names; `instance` names this process in it.
-///
-/// # Errors
-/// When the store cannot be opened; the text names the file, the cause and what to do.
-pub fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
-    SqliteStore::open(store_options(config, instance)).map(Backend::over)
-}
-
-/// Opens the store only to look at it: nothing is written, and what would change it is refused.
-///
-/// # Errors
-/// As [`open`], and where there is no store.
-pub fn look(config: &Config) -> Result<Backend, BusError> {
-    SqliteStore::look(store_options(config, None)).map(Backend::over)
-}
-
-fn store_options(config: &Config, instance: Option<&str>) -> sqlite::Options {
-    let place = match &config.bus.url {
-        BusUrl::SqliteFile(path) => Place::File(path.clone()),
-        BusUrl::Memory => Place::Memory,
-    };
-    sqlite::Options {
-        place,
-        synchronous: match config.sqlite.synchronous {
-            Synchronous::Full => sqlite::Synchronous::Full,
-            Synchronous::Normal => sqlite::Synchronous::Normal,
-        },
-        recovery_time: config.recovery_time,
-        instance: instance.map_or_else(default_instance, str::to_owned),
-        streams: config.streams.clone(),
-        clock: Arc::new(SystemClock),
-        forget_group_after: config.forget_group_after,
-        dead_letters_retain: config.dead_letters_retain,
-        upkeep_every: UPKEEP_EVERY,
-    }
-}
-
-fn default_instance() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!("{}-{}", if host.is_empty() { "host" } else { host }, std::process::id())
-}
 
 /// What `run` adds to the configuration.
 #[derive(Clone, Debug, Default)]
@@ -198,7 +115,7 @@ impl Host {
         check_only(&start.only, &registry)?;
         let listeners = doors::bind(&config).await?;
         let instance: Arc<str> = start.instance.unwrap_or_else(default_instance).into();
-        let backend = open(&config, Some(&instance))?;
+        let backend = open(&config, Some(&instance)).await?;
         let parts = Parts::new(config, backend, instance, registry.clone())?;
         let (changes, changed) = mpsc::channel(1);
         let (folder, scan) = (parts.config.handlers_dir.clone(), parts.config.scan);
@@ -244,6 +161,14 @@ impl Host {
         rows.collect()
     }
 
+    /// Waits until this process can go on no more, and answers why; only a new one helps.
+    pub async fn lost(&mut self) -> String {
+        tokio::select! {
+            why = self.parts.backend.lost() => format!("nothing can be stored in {} any more: {why}", self.parts.config.bus.url),
+            _ = &mut self.supervisor => "what looks after the workers ended by a defect of Moontide".into(),
+        }
+    }
+
     /// Stops receiving, finishes what runs within the grace time, gives the rest back and closes the store.
     pub async fn stop(self) {
         self.parts.stop.cancel();
@@ -264,19 +189,33 @@ impl Host {
     }
 }
 
-/// Runs a host until SIGINT or SIGTERM; a second signal ends the process at once.
+/// Exit code of a process that could not go on.
+pub const EXIT_LOST: i32 = 5;
+
+/// Runs a host until SIGINT or SIGTERM; a second signal ends the process at once, and so does what it cannot go on without
+/// ([`EXIT_LOST`]): nothing could be given back then, and whoever started it starts it again.
 ///
 /// # Errors
 /// As [`Host::start`].
 pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let handlers = config.handlers_dir.clone();
     let bus = config.bus.url.to_string();
-    let host = Host::start(config, start).await?;
+    let promises = promises(&config).await?;
+    let mut host = Host::start(config, start).await?;
+    for Promise { when, holds } in promises {
+        tracing::info!("when {when}: {holds}");
+    }
     match host.snapshot().len() {
         0 => tracing::warn!("no handler in {} yet; a file that is dropped there starts by itself", handlers.display()),
         count => tracing::info!(count, "handlers from {}, events in {bus}", handlers.display()),
     }
-    signal().await;
+    tokio::select! {
+        () = signal() => {}
+        why = host.lost() => {
+            tracing::error!("the process ends: {why}");
+            std::process::exit(EXIT_LOST);
+        }
+    }
     tracing::info!("stopping; a second signal stops at once");
     tokio::select! {
         () = host.stop() => Ok(()),

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-
 use crate::bus::{Began, Bus, Inbox, backoff};
-use crate::metrics::HandlerMetrics;
+use crate::metrics::{HandlerMetrics, Outages};
 use crate::registry;
 use crate::script::Program;
 use crate::streams::Streams;
@@ -27,7 +25,7 @@ pub(super) async fn serve(
     }
     let inbox = match opened {
         Some(inbox) => Some(inbox),
-        None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec.program)).await,
+        None => stop.run_until_cancelled(subscribe_at_last(&*bus, &streams, &spec)).await,
     };
     if let Some(inbox) = inbox {
         let _serving = Serving::new(spec.metrics.clone());
@@ -51,10 +49,10 @@ impl Drop for Serving {
     }
 }
 
-async fn subscribe_at_last(bus: &dyn Bus, streams: &Streams, program: &ArcSwap<Program>) -> Arc<dyn Inbox> {
+async fn subscribe_at_last(bus: &dyn Bus, streams: &Streams, spec: &Spec) -> Arc<dyn Inbox> {
     let mut failures = 0;
     loop {
-        if let Some(inbox) = subscribe(bus, streams, &program.load_full()).await {
+        if let Some(inbox) = subscribe(bus, streams, &spec.program.load_full(), spec.metrics.outages()).await {
             return inbox;
         }
         failures += 1;
@@ -63,21 +61,34 @@ async fn subscribe_at_last(bus: &dyn Bus, streams: &Streams, program: &ArcSwap<P
 }
 
 /// Opens the group of `program` and says where it begins; `None`: the store is away, and the log says so.
-pub(super) async fn subscribe(bus: &dyn Bus, streams: &Streams, program: &Program) -> Option<Arc<dyn Inbox>> {
-    let inbox = begin(bus, streams, program).await?;
+pub(super) async fn subscribe(
+    bus: &dyn Bus,
+    streams: &Streams,
+    program: &Program,
+    outages: &Outages,
+) -> Option<Arc<dyn Inbox>> {
+    let inbox = begin(bus, streams, program, outages).await?;
     tracing::info!(handler = &*program.name, version = &*program.version, "live");
     Some(inbox)
 }
 
 /// Opens the group of `program`, so that it begins here, and says where that is.
-pub(super) async fn begin(bus: &dyn Bus, streams: &Streams, program: &Program) -> Option<Arc<dyn Inbox>> {
+pub(super) async fn begin(
+    bus: &dyn Bus,
+    streams: &Streams,
+    program: &Program,
+    outages: &Outages,
+) -> Option<Arc<dyn Inbox>> {
     match bus.subscribe(registry::subscription(program, streams)).await {
         Ok(subscribed) => {
             tell_beginnings(program, &subscribed.began);
             Some(subscribed.inbox)
         }
         Err(error) => {
-            tracing::error!(handler = &*program.name, "cannot open its group: {error}; trying again");
+            let cause = error.to_string();
+            if outages.may_log(&cause) {
+                tracing::error!(handler = &*program.name, "cannot open its group: {cause}; trying again");
+            }
             None
         }
     }

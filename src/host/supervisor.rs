@@ -174,7 +174,7 @@ impl Supervisor {
         let starting = self.startable();
         let (bus, streams) = (self.parts.backend.bus.clone(), self.parts.config.streams.clone());
         let opening = starting.iter().map(|program| {
-            let opening = subscribe(&*bus, &streams, program);
+            let opening = subscribe(&*bus, &streams, program, &self.parts.metrics.outages);
             async { tokio::time::timeout(OPEN_WAIT, opening).await.ok() }
         });
         let opened = join_all(opening).await;
@@ -187,8 +187,9 @@ impl Supervisor {
     /// now on is theirs, however long the old worker takes.
     async fn reserve(&self) {
         let (bus, streams) = (&self.parts.backend.bus, &self.parts.config.streams);
-        let opening =
-            self.starting.values().map(|program| tokio::time::timeout(OPEN_WAIT, begin(&**bus, streams, program)));
+        let opening = self.starting.values().map(|program| {
+            tokio::time::timeout(OPEN_WAIT, begin(&**bus, streams, program, &self.parts.metrics.outages))
+        });
         join_all(opening).await;
     }
 

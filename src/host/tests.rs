@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
+use std::time::Duration;
+
 use super::*;
-use crate::bus::{Answer, Delivery, Features, Inbox, Run, Subscribed, Subscription, backoff};
+use crate::bus::{Answer, Bus, Delivery, Features, Inbox, Run, Subscribed, Subscription, backoff};
 use crate::config::{self, Flags};
 use crate::event::{EntryId, Event, Json};
 use crate::http::Status;
@@ -73,7 +75,7 @@ async fn a_worker_that_keeps_panicking_comes_back_after_growing_pauses_and_is_co
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = configuration(folder.path());
     let registry = load_folder(&config.handlers_dir, &config).expect("the folder is there");
-    let backend = open(&config, None).expect("the store opens");
+    let backend = open(&config, None).await.expect("the store opens");
     let bus = Arc::new(Cursed { bus: backend.bus.clone(), left: Arc::new(AtomicU32::new(3)) });
     let parts = Parts::new(config, Backend { bus, ..backend }, "test".into(), registry.clone());
     let parts = parts.expect("threads can be started");

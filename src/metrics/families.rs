@@ -20,6 +20,7 @@ use super::HandlerMetrics;
 use super::custom::{Custom, CustomFamilies};
 use super::groups::Groups;
 use super::lines::Lines;
+use super::outages::Outages;
 use super::pairs::{Admission, Pairs, Series};
 
 /// Every family of this process. Cheap to clone.
@@ -47,6 +48,8 @@ pub struct Metrics {
     defects: IntCounterVec,
     pub(super) info: IntGaugeVec,
     pub(super) custom: Arc<CustomFamilies>,
+    /// Which errors of the store are worth a log line.
+    pub outages: Arc<Outages>,
 }
 
 impl Default for Metrics {
@@ -125,6 +128,7 @@ impl Metrics {
                 ),
             ),
             custom: Arc::new(CustomFamilies::new(registry.clone())),
+            outages: Arc::default(),
             registry,
         }
     }

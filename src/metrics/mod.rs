@@ -9,6 +9,7 @@ mod families;
 mod groups;
 mod latency;
 mod lines;
+mod outages;
 mod pairs;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use crate::script::Usage;
 use custom::Custom;
 pub use families::{Counted, Metrics};
 use lines::Lines;
+pub use outages::Outages;
 use pairs::{Pairs, Series};
 
 /// The metrics of one handler, labels resolved.
@@ -235,6 +237,11 @@ impl HandlerMetrics {
     /// Whether one more log line about this handler's failures is bearable now.
     pub fn may_log(&self) -> bool {
         self.failure_lines.may()
+    }
+
+    /// Which errors of the store are worth a log line; all handlers share it.
+    pub fn outages(&self) -> &Outages {
+        &self.families.outages
     }
 
     /// Whether one more log line about a handled event is bearable now.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value};
 
-use super::api::{self, Bucket, Home};
+use super::api::{self, Bucket, Home, Signature};
 use super::compile;
 use super::convert::Codec;
 use super::fault;
@@ -201,6 +201,7 @@ fn home(lua: &Lua, opening: &Opening<'_>) -> mlua::Result<Rc<Home>> {
         name: opening.name.clone(),
         version: opening.version.clone(),
         instance: opening.instance.clone(),
+        signature: Signature::of(&opening.name, &opening.version),
         clock: opening.clock.clone(),
         granted: opening.granted.clone(),
         sources: opening.sources.clone(),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Settling, backoff};
 use crate::hot::HotGuard;
 use crate::judge::{DeathReason, Verdict};
+use crate::metrics::HandlerMetrics;
 use crate::outcome::{Effects, Failure, FailureKind, Measure, Read, Record};
 use crate::script::Usage;
 
@@ -104,7 +105,12 @@ pub(super) fn cut(unsettled: &mut Vec<Judged>) -> Vec<Judged> {
 
 /// Settles `judged`, repeating while the store is away. A store that is closed answers nothing more: what it still held
 /// has gone back.
-pub(super) async fn settle(inbox: Arc<dyn Inbox>, handler: Arc<str>, mut judged: Vec<Judged>) -> SettledBatch {
+pub(super) async fn settle(
+    inbox: Arc<dyn Inbox>,
+    metrics: Arc<HandlerMetrics>,
+    handler: Arc<str>,
+    mut judged: Vec<Judged>,
+) -> SettledBatch {
     let began = Instant::now();
     let runs: Arc<[Run]> = judged.iter_mut().map(Judged::take_run).collect();
     let mut failures = 0;
@@ -113,7 +119,7 @@ pub(super) async fn settle(inbox: Arc<dyn Inbox>, handler: Arc<str>, mut judged:
             Ok(answers) => return SettledBatch { judged, runs, answers, took: began.elapsed() },
             Err(BusError::Closed) => return SettledBatch { judged, runs, answers: Vec::new(), took: began.elapsed() },
             Err(error) => {
-                report::store_away(&handler, &error, failures);
+                report::store_away(&metrics, &handler, &error);
                 failures += 1;
                 tokio::time::sleep(backoff(failures)).await;
             }

@@ -183,7 +183,7 @@ impl Worker {
             }
             Err(BusError::Closed) => self.begin_stop(),
             Err(error) => {
-                report::store_away(&self.spec.program.load().name, &error, self.away);
+                report::store_away(&self.spec.metrics, &self.spec.program.load().name, &error);
                 self.away += 1;
             }
         }
@@ -261,7 +261,7 @@ impl Worker {
             }
             Ok(false) => self.spec.metrics.fenced(),
             Err(error) => {
-                report::store_away(&self.spec.program.load().name, &error, 0);
+                report::store_away(&self.spec.metrics, &self.spec.program.load().name, &error);
                 self.suspects.put_back(delivery);
                 tokio::time::sleep(backoff(0)).await;
             }
@@ -343,8 +343,8 @@ impl Worker {
     fn start_settles(&mut self) {
         while !self.unsettled.is_empty() && self.settling.len() < SETTLES_IN_FLIGHT {
             let batch = batch::cut(&mut self.unsettled);
-            let name = self.spec.program.load().name.clone();
-            self.settling.push(Box::pin(batch::settle(self.inbox.clone(), name, batch)));
+            let (name, metrics) = (self.spec.program.load().name.clone(), self.spec.metrics.clone());
+            self.settling.push(Box::pin(batch::settle(self.inbox.clone(), metrics, name, batch)));
         }
     }
 

@@ -33,11 +33,16 @@ pub(super) fn settled(
         }
         Answer::Fenced => {
             metrics.fenced();
-            tracing::warn!(handler, event = id(judged), "another process took this event over; our run is dropped");
+            if metrics.may_log() {
+                tracing::warn!(handler, event = id(judged), "another process took this event over; our run is dropped");
+            }
         }
         Answer::StoreReset => {
             metrics.fenced();
-            tracing::error!(handler, event = id(judged), "the group vanished from the store; it was created again");
+            // One of possibly thousands of events in hand, and of all handlers.
+            if metrics.outages().may_log("the group vanished") {
+                tracing::error!(handler, event = id(judged), "the group vanished from the store; it was created again");
+            }
         }
         Answer::Invalid { reason } if matches!(judged.verdict, Verdict::Dead { .. }) => {
             tracing::error!(
@@ -78,7 +83,7 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
                     event = id(judged),
                     attempt = delivery.attempt(),
                     reason = reason.as_str(),
-                    dead_letter = dead.map(|id| id.0),
+                    dead_letter = dead.map(tracing::field::display),
                     "given up: {}",
                     place(failure)
                 );
@@ -122,10 +127,11 @@ fn duplicate(metrics: &HandlerMetrics, handler: &str, judged: &Judged, by: &str)
     tracing::debug!(handler, event = id(judged), by, "a duplicate; acknowledged without effects");
 }
 
-/// The store did not answer; said once at first and then ever less often.
-pub(super) fn store_away(handler: &str, error: &BusError, failures: u32) {
-    if failures.is_power_of_two() || failures == 0 {
-        tracing::error!(handler, failures, "{error}; nothing is lost, trying again");
+/// The store did not answer. Whichever handler meets an outage first says so for all.
+pub(super) fn store_away(metrics: &HandlerMetrics, handler: &str, error: &BusError) {
+    let cause = error.to_string();
+    if metrics.outages().may_log(&cause) {
+        tracing::error!(handler, "{cause}; nothing is lost, trying again");
     }
 }
 

@@ -84,7 +84,7 @@ fn wrong_usage_and_wrong_configuration_are_code_2() {
         (&["completions", "tcsh"], "possible values: bash, zsh, fish"),
         (&["state", "set", "k", "text"], "a text needs quotes of its own"),
         (&["state", "set", "", "1"], "the key has 0 bytes; scripts can name 1 to 512"),
-        (&["--bus", "redis://x", "handlers"], "wrong configuration: --bus: redis: is not available in this version"),
+        (&["--bus", "kafka://x", "handlers"], "wrong configuration: --bus: kafka: is not available in this version"),
         (&["--bus", "memory:", "dead", "list"], "memory: lives within the process"),
         (&["--handlers", "nowhere", "check"], "cannot read the handlers folder nowhere"),
         (&["--config", "nowhere.toml", "check"], "nowhere.toml: cannot be read"),

@@ -224,7 +224,7 @@ fn a_store_that_cannot_be_one_is_refused_with_what_to_do() {
     ] {
         place.moontide(&["emit", "--bus", bus, "a", "1"]).assert().code(3).stderr(contains(says));
     }
-    place.moontide(&["demo", "--bus", "memory:"]).assert().code(2).stderr(contains("a store of its own"));
+    place.moontide(&["demo", "--bus", "memory:"]).assert().code(2).stderr(contains("a file of its own"));
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn all_problems_are_reported_at_once_with_their_places() {
     let mut case = given("[limits]\ncpu = 5\nmemmory = '1 MiB'\n[handlers.'billing/*'.limits]\npayload = true")
         .variable("MOONTIDE_LIMIT_CPU", "5s")
         .variable("MOONTIDE_GROUPS_RECOVERY", "10 parsecs");
-    case.flags.bus = Some("redis://localhost".into());
+    case.flags.bus = Some("kafka://localhost".into());
     assert_eq!(
         case.problems(),
         [
@@ -90,7 +90,7 @@ fn all_problems_are_reported_at_once_with_their_places() {
             "moontide.toml: limits.memmory: is no key; did you mean memory?",
             "MOONTIDE_GROUPS_RECOVERY: \"parsecs\" is no unit; write \"10s\" (units: ms, s, m, h, d)",
             "MOONTIDE_LIMIT_CPU: sets nothing; did you mean MOONTIDE_LIMITS_CPU?",
-            "--bus: redis: is not available in this version; write \"sqlite:PATH\" or \"memory:\"",
+            "--bus: kafka: is not available in this version; write \"sqlite:PATH\", \"redis://HOST\" or \"memory:\"",
         ]
     );
 }
@@ -130,7 +130,22 @@ fn wrong_values_come_with_right_ones() {
         ("[bus]\nurl = 'sqlite:'", &["moontide.toml: bus.url: names no file; write \"sqlite:data/moontide.db\""]),
         (
             "[bus]\nurl = 'data.db'",
-            &["moontide.toml: bus.url: \"data.db\" is no bus; write \"sqlite:PATH\" or \"memory:\""],
+            &["moontide.toml: bus.url: \"data.db\" is no bus; write \"sqlite:PATH\", \"redis://HOST\" or \"memory:\""],
+        ),
+        ("[bus]\nurl = 'redis:'", &["moontide.toml: bus.url: names no server; write \"redis://localhost:6379\""]),
+        (
+            "[redis]\nallow_eviction = 1\nprefix = 'a b'",
+            &[
+                "moontide.toml: redis.allow_eviction: must be true or false, not 1",
+                "moontide.toml: redis.prefix: \"a b\" can begin no key; letters, digits and . _ - : / can: \"shop:\"",
+            ],
+        ),
+        (
+            "[redis]\nprefix = 'events:'\nstate_prefix = 'events:state:'",
+            &[
+                "moontide.toml: redis.prefix: \"events:\" would take streams called \"events:\" for the host's own",
+                "moontide.toml: redis.prefix: state_prefix begins with prefix: scripts would write the host's own keys",
+            ],
         ),
         (
             "[bus]\nsource = 'a b'",
@@ -207,12 +222,15 @@ fn contradictions_are_refused() {
 #[test]
 fn streams_are_read_in_their_order() {
     let text = "[[stream]]\ntypes = ['Checkout*']\nname = 'shop'\nretain = { length = 9 }\n\
+                [[stream]]\ntypes = ['Audit*']\nname = 'audit'\nretain = { age = 'off' }\n\
                 [[stream]]\ntypes = ['*']\nname = 'rest:{type}'";
     let streams = given(text).load().expect("the configuration is right").streams;
     assert_eq!(streams.of("CheckoutInitiated"), "shop");
     assert_eq!(streams.of("order.created"), "rest:order.created");
     let retain = streams.retain("shop");
     assert_eq!((retain.age, retain.length), (Some(Duration::from_secs(7 * 86_400)), Some(9)));
+    assert_eq!(streams.retain("audit").age, None, "off is off, whatever is kept elsewhere");
+    assert_eq!((streams.retain_by_rule("rest:x"), streams.retain("rest:x")), (None, streams.retain));
 }
 
 #[test]

@@ -30,6 +30,21 @@ async fn a_broken_save_keeps_the_last_good_version_and_a_good_one_takes_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_emitted_event_says_which_version_of_which_handler_made_it() {
+    let makes = |n: u8| format!("return function(event, ctx) ctx:emit('made', {n}) end");
+    let notes = "return function(event, ctx) ctx.kv:set('by/' .. event.data, { event.ext.handler, event.ext.handlerversion }) end";
+    let desk = Desk::new(&[("tick", &makes(1)), ("made", notes)]).await;
+    let first = desk.version("tick");
+    desk.emit(vec![event("tick", 1, "{}")]).await;
+    desk.until_state("by/1", &format!(r#"["tick","{first}"]"#)).await;
+
+    desk.write("tick", &makes(2));
+    desk.until("it is reloaded", |desk| desk.version("tick") != first).await;
+    desk.emit(vec![event("tick", 2, "{}")]).await;
+    desk.until_state("by/2", &format!(r#"["tick","{}"]"#, desk.version("tick"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn events_of_a_deleted_handler_wait_for_its_return() {
     let desk = Desk::new(&[("tick", COUNT)]).await;
     desk.emit(vec![event("tick", 1, "{}")]).await;

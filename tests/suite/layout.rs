@@ -42,6 +42,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 /// Names that only these modules may speak.
 const RESERVED: &[(&str, &[&str])] = &[
     ("bus::sqlite", &["bus", "host"]),
+    ("bus::redis", &["bus", "host"]),
     ("rusqlite::", &["bus"]),
     ("mlua::", &["script"]),
     ("clap::", &["cli", "config"]),

@@ -287,7 +287,7 @@ async fn a_clock_that_jumps_forward_forgets_no_living_group() {
     let inbox = inbox(&store, subscription("group")).await;
     publish(&store, "orders", &["a", "b"]).await;
     publish(&store, "unread", &["x"]).await;
-    h.clock().advance(3_600_000);
+    h.advance(3_600_000);
     until("upkeep trims", async || store.history("unread", None, 9).await.expect("readable").is_empty()).await;
     assert_eq!(receive(&inbox, 2).await.len(), 2);
 }
@@ -303,7 +303,7 @@ async fn the_retries_of_a_forgotten_group_wait_for_it() {
     drop(gone);
     publish(&store, "orders", &["b", "c", "d"]).await;
     until("the group is forgotten", async || {
-        h.clock().advance(61_000);
+        h.advance(61_000);
         store.history("orders", None, 9).await.expect("readable").len() == 1
     })
     .await;
@@ -327,15 +327,15 @@ async fn dead_letters_are_kept_as_long_as_the_configuration_says() {
         letters.into_iter().map(|letter| id_of(&letter)).collect::<Vec<_>>()
     };
     let second = store.list(DeadFilter { limit: 9, ..DeadFilter::default() }).await.expect("readable")[1].id;
-    h.clock().advance(60_000);
+    h.advance(60_000);
     store.replay(second).await.expect("a replay is possible");
     settle(&inbox, vec![run(&got[2], reject("no"))]).await;
     assert_eq!(letters().await, ["old", "replayed", "new"]);
-    h.clock().advance(40_000);
+    h.advance(40_000);
     until("the oldest goes", async || letters().await == ["replayed", "new"]).await;
     let again = receive_one(&inbox).await;
     settle_one(&inbox, commit(&again)).await;
-    h.clock().advance(60_000);
+    h.advance(60_000);
     until("all went", async || letters().await.is_empty()).await;
 }
 

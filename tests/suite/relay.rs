@@ -13,7 +13,7 @@ use moontide::bus::{
     Answer, Bus, BusError, DeadFilter, Delivery, Features, GroupStatus, HandlerReport, Inbox, Overview, Replayed, Run,
     Settling, Subscribed, Subscription, Undecodable,
 };
-use moontide::clock::ManualClock;
+use moontide::clock::{Clock, ManualClock, Millis};
 use moontide::event::{EntryId, Event};
 use moontide::judge::Verdict;
 use moontide::outcome::Emit;
@@ -162,8 +162,12 @@ impl Harness for RelayHarness {
         Features { one_store: false, marks: false, durable: true, shared: true, history: true }
     }
 
-    fn clock(&self) -> &ManualClock {
-        &self.clock
+    fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    fn advance(&self, millis: Millis) {
+        self.clock.advance(millis);
     }
 
     async fn open(&self) -> Host {

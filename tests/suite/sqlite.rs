@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use moontide::bus::sqlite::{Options, Place, SqliteStore, Synchronous};
 use moontide::bus::{Answer, Bus, BusError, DeadLetters, Features, Ledger, Overview, Run, StateAdmin};
-use moontide::clock::ManualClock;
+use moontide::clock::{Clock, ManualClock, Millis};
 use moontide::event::Json;
 use moontide::streams::{Retain, Streams};
 use rusqlite::Connection;
@@ -60,8 +60,12 @@ impl Harness for FileHarness {
         Features { one_store: true, marks: true, durable: true, shared: true, history: true }
     }
 
-    fn clock(&self) -> &ManualClock {
-        &self.clock
+    fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    fn advance(&self, millis: Millis) {
+        self.clock.advance(millis);
     }
 
     async fn open(&self) -> Host {
@@ -100,8 +104,12 @@ impl Harness for MemoryHarness {
         Features { one_store: true, marks: true, durable: false, shared: false, history: true }
     }
 
-    fn clock(&self) -> &ManualClock {
-        &self.0
+    fn now(&self) -> Millis {
+        self.0.now()
+    }
+
+    fn advance(&self, millis: Millis) {
+        self.0.advance(millis);
     }
 
     async fn open(&self) -> Host {

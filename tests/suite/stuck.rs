@@ -27,7 +27,7 @@ impl Drop for Process {
     }
 }
 
-fn prepare(dir: &Path) -> Backend {
+async fn prepare(dir: &Path) -> Backend {
     let settings = "[bus]\nurl = \"sqlite:moontide.db\"\n[run]\nthreads = 2\n[limits]\ncpu = \"50ms\"\n";
     std::fs::create_dir(dir.join("handlers")).expect("a folder");
     std::fs::write(dir.join("moontide.toml"), settings).expect("a file");
@@ -36,7 +36,7 @@ fn prepare(dir: &Path) -> Backend {
     let own = dir.join("own.toml");
     std::fs::write(&own, settings.replace("moontide.db", &dir.join("moontide.db").display().to_string()))
         .expect("a file");
-    host::open(&config_from(&own), Some("checker")).expect("the store opens")
+    host::open(&config_from(&own), Some("checker")).await.expect("the store opens")
 }
 
 fn start(dir: &Path) -> Process {
@@ -65,7 +65,7 @@ async fn exit_of(process: &mut Process) -> ExitStatus {
 #[tokio::test]
 async fn an_event_that_costs_two_threads_is_a_dead_letter_and_its_neighbours_go_on() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let backend = prepare(dir.path());
+    let backend = prepare(dir.path()).await;
     let ticks = (0..200).map(|n| event("tick", n, "{}"));
     let emits = std::iter::once(event("hang", 1, "{}")).chain(ticks).collect();
     backend.bus.publish(emits).await.expect("the store takes events");
@@ -88,7 +88,7 @@ async fn an_event_that_costs_two_threads_is_a_dead_letter_and_its_neighbours_go_
 #[tokio::test]
 async fn too_many_lost_threads_end_the_process_and_lose_nothing() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let backend = prepare(dir.path());
+    let backend = prepare(dir.path()).await;
     let emits = (0..8).map(|n| event("hang", n, "{}")).collect();
     backend.bus.publish(emits).await.expect("the store takes events");
     let mut process = start(dir.path());

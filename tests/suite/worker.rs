@@ -188,7 +188,7 @@ impl Bench {
     }
 }
 
-fn program(concurrency: usize) -> Program {
+pub fn program(concurrency: usize) -> Program {
     let manifest = Manifest {
         types: Vec::new(),
         group: "tick".to_owned(),

@@ -11,10 +11,11 @@ use rusqlite::types::ValueRef;
 use super::fault::Fault;
 use super::group::{self, Group, Source};
 use super::process::Still;
+use super::row;
 use super::span::{self, Span};
 use super::takeover;
 use super::tx::{Tx, entry_id, position, seq_of};
-use super::{past, row};
+use crate::bus::past;
 use crate::bus::{Delivery, Lease, Subscription, Undecodable};
 
 /// Entries looked at in one claim, wanted or not: bounds the time of a transaction.

@@ -10,9 +10,9 @@ use rusqlite::types::ValueRef;
 
 use super::fault::Fault;
 use super::group::Group;
-use super::past as stored;
 use super::row;
 use super::tx::{RETRY_PREFIX, Tx};
+use crate::bus::past as stored;
 use crate::bus::{Delivery, Past};
 use crate::clock::Millis;
 use crate::event::{EntryId, Event};

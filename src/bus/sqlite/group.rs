@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
-use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use super::tx::{RETRY_PREFIX, Tx, position, seq_of};
+use crate::bus::selection::{Selection, discovers};
 use crate::bus::{Began, Start, Subscription};
-use crate::event::TypePattern;
 
 /// A group as it stands in the store.
 #[derive(Clone, Debug)]
@@ -30,35 +29,6 @@ pub(super) struct Group {
 pub(super) struct Source {
     pub(super) id: i64,
     pub(super) name: Arc<str>,
-}
-
-#[derive(Default, PartialEq, Serialize, Deserialize)]
-struct Selection {
-    streams: Vec<String>,
-    discover: Vec<(String, String)>,
-}
-
-impl Selection {
-    fn of(subscription: &Subscription) -> Self {
-        let discover = subscription.discover.iter().map(|(prefix, types)| (prefix.clone(), types.as_str().to_owned()));
-        Self { streams: subscription.streams.clone(), discover: discover.collect() }
-    }
-
-    fn selects(&self, name: &str) -> bool {
-        let discovers = |(prefix, types): &(String, String)| {
-            TypePattern::parse(types).is_ok_and(|types| discovered(name, prefix, &types))
-        };
-        self.streams.iter().any(|stream| stream == name) || self.discover.iter().any(discovers)
-    }
-}
-
-fn discovered(name: &str, prefix: &str, types: &TypePattern) -> bool {
-    name.strip_prefix(prefix).is_some_and(|rest| types.matches(rest))
-}
-
-/// Whether `subscription` reads the stream called `name` without naming it.
-fn discovers(subscription: &Subscription, name: &str) -> bool {
-    subscription.discover.iter().any(|(prefix, types)| discovered(name, prefix, types))
 }
 
 /// The name of a group's own stream.
@@ -94,7 +64,7 @@ pub(super) fn open(tx: &mut Tx<'_>, subscription: &Subscription) -> Result<(Grou
     group.sources.push(Source { id: retry, name: retry_name.into() });
     let began = enter_streams(tx, subscription, &mut group, known.as_ref())?;
     set_unused(tx, &group)?;
-    let selection = serde_json::to_string(&Selection::of(subscription)).expect("lists of texts are always JSON");
+    let selection = Selection::of(subscription).text();
     tx.conn.execute(
         "UPDATE consumer SET handler = ?2, selection = ?3, seen_stream = ?4, seen_at = ?5, retry_stream = ?6 WHERE id = ?1",
         (id, &*subscription.handler, selection, group.seen_stream, tx.now, retry),
@@ -106,7 +76,7 @@ fn known(conn: &Connection, group: &str) -> Result<Option<Known>, Fault> {
     let mut find = conn.prepare_cached("SELECT id, selection, seen_stream FROM consumer WHERE name = ?")?;
     let found = find.query_row([group], |row| {
         let selection: String = row.get(1)?;
-        let selection = serde_json::from_str(&selection).unwrap_or_default();
+        let selection = Selection::read(selection.as_bytes());
         Ok(Known { id: row.get(0)?, selection, seen_stream: row.get(2)? })
     });
     Ok(found.optional()?)
@@ -208,7 +178,7 @@ pub(super) fn welcome(conn: &Connection, stream: i64, name: &str) -> Result<(), 
     let groups: Vec<(i64, String)> =
         list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     for (group, selection) in groups {
-        if serde_json::from_str::<Selection>(&selection).is_ok_and(|selection| selection.selects(name)) {
+        if Selection::read(selection.as_bytes()).selects(name) {
             ensure_cursor(conn, group, stream, 0)?;
         }
     }

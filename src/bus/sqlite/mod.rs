@@ -19,9 +19,9 @@ mod inbox;
 mod intake;
 mod locks;
 mod look;
+mod lost;
 mod operate;
 mod overview;
-mod past;
 mod process;
 mod reader;
 mod record;
@@ -64,6 +64,7 @@ use fault::Fault;
 use inbox::{Door, SqliteInbox};
 use locks::Turns;
 use look::Access;
+use lost::Vital;
 use store::Store;
 use writer::Writer;
 
@@ -198,8 +199,8 @@ impl SqliteStore {
         let writer = Writer { conn, turns, store: store.clone(), queue: work };
         let doorbell = Doorbell::new(store.clone(), looking);
         let (stop, stopped) = mpsc::channel();
-        let writer = thread("sqlite-writer", move || writer.run())?;
-        let doorbell = thread("sqlite-doorbell", move || doorbell.run(&stopped))?;
+        let writer = thread("sqlite-writer", &store, move || writer.run())?;
+        let doorbell = thread("sqlite-doorbell", &store, move || doorbell.run(&stopped))?;
         Ok(Arc::new(Self { store, stop: Mutex::new(Some(stop)), writer, doorbell }))
     }
 
@@ -220,6 +221,11 @@ impl SqliteStore {
     /// Whether nothing can be written any more: it was closed, or its writer ended by a defect.
     pub fn is_closed(&self) -> bool {
         self.store.is_stopped()
+    }
+
+    /// Waits until nothing can be stored in this process any more, though nobody closed the store; answers why.
+    pub async fn lost(&self) -> String {
+        self.store.lost.wait().await
     }
 
     fn stop_doorbell(&self) {
@@ -244,8 +250,13 @@ impl SqliteStore {
 
 type Thread = Mutex<Option<JoinHandle<()>>>;
 
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<Thread> {
-    Ok(Mutex::new(Some(std::thread::Builder::new().name(name.into()).spawn(work)?)))
+fn thread(name: &'static str, store: &Arc<Store>, work: impl FnOnce() + Send + 'static) -> std::io::Result<Thread> {
+    let vital = Vital { store: store.clone(), thread: name };
+    let body = move || {
+        let _vital = vital;
+        work();
+    };
+    Ok(Mutex::new(Some(std::thread::Builder::new().name(name.into()).spawn(body)?)))
 }
 
 impl Drop for SqliteStore {

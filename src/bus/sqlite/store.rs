@@ -16,6 +16,7 @@ use super::fault::Fault;
 use super::inbox::Door;
 use super::locks::Alive;
 use super::look::Access;
+use super::lost::Lost;
 use super::process::Peers;
 use super::reader::Readers;
 use super::tx::{News, Tx};
@@ -31,6 +32,7 @@ pub(super) struct Store {
     pub(super) options: Options,
     pub(super) peers: Peers,
     pub(super) alive: Mutex<Option<Alive>>,
+    pub(super) lost: Lost,
     name: String,
     identity: Option<Identity>,
     me: i64,
@@ -87,6 +89,7 @@ impl Store {
             name: options.place.to_string(),
             peers: Peers::default(),
             alive: Mutex::new(alive),
+            lost: Lost::default(),
             identity,
             me,
             queue,
@@ -128,9 +131,13 @@ impl Store {
     /// Fails if the file is no longer the one that was opened: what is written to it would be lost.
     pub(super) fn check_file(&self) -> Result<(), Fault> {
         let (Some(identity), Some(path)) = (&self.identity, self.path()) else { return Ok(()) };
-        match Identity::of(path) {
-            Ok(found) if found == *identity => Ok(()),
-            _ => Err(Fault::Unusable("the file was deleted or replaced; stop, put it back, and start again".into())),
+        let is_there = Identity::of(path).is_ok_and(|found| found == *identity);
+        self.lost.saw_file(is_there, self.options.recovery_time);
+        match is_there {
+            true => Ok(()),
+            false => {
+                Err(Fault::Unusable("the file was deleted or replaced; stop, put it back, and start again".into()))
+            }
         }
     }
 

@@ -107,8 +107,8 @@ fn reason(text: &str) -> Result<DeathReason, String> {
 /// Does what was asked for.
 pub async fn run(command: DeadCommand, config: &Config) -> anyhow::Result<ExitCode> {
     let backend = match &command {
-        DeadCommand::List { .. } | DeadCommand::Show { .. } => look(config)?,
-        DeadCommand::Replay { .. } | DeadCommand::Discard { .. } => open_existing(config)?,
+        DeadCommand::List { .. } | DeadCommand::Show { .. } => look(config).await?,
+        DeadCommand::Replay { .. } | DeadCommand::Discard { .. } => open_existing(config).await?,
     };
     let done = execute(command, backend.dead.as_ref()).await;
     backend.close().await;

@@ -108,7 +108,7 @@ pub async fn run(mut args: EmitArgs, config: &Config) -> anyhow::Result<ExitCode
     match args.file.take() {
         Some(path) => {
             let input = Input::open(&path)?;
-            let backend = open(config)?;
+            let backend = open(config).await?;
             let mut feed = Feed::new(backend.bus.as_ref(), &defaults, args.json, input.bar(args.json));
             let done = feed.all(input.reader, args.skip_bad).await;
             let finished = feed.finish();
@@ -123,7 +123,7 @@ async fn one(args: EmitArgs, config: &Config, defaults: &Defaults) -> anyhow::Re
     let data = document("the data", args.data.unwrap_or_default())?;
     let draft = Draft { kind: args.kind.unwrap_or_default(), id: args.id, data: Some(data), ..Draft::default() };
     let emit = draft.finish(defaults, SystemClock.now()).map_err(UsageError)?;
-    let backend = open(config)?;
+    let backend = open(config).await?;
     let published = backend.bus.publish(vec![emit.clone()]).await;
     backend.close().await;
     let entry = published?.into_iter().flatten().next();

@@ -19,6 +19,23 @@ const EMIT_OPTIONS: [&str; 5] = ["id", "subject", "stream", "delay", "partition_
 /// Where `partition_key` travels: the CloudEvents extension of the partitioning specification.
 const PARTITION_KEY: &str = "partitionkey";
 
+/// The extension attributes that say which handler, and which version of it, made an event. They are the host's: nothing that
+/// a script gives has their names.
+pub(in crate::script) struct Signature(Json);
+
+impl Signature {
+    /// Written once, and not for each event.
+    pub fn of(handler: &str, version: &str) -> Self {
+        Self(Json::trusted(serde_json::json!({ "handler": handler, "handlerversion": version }).to_string()))
+    }
+
+    /// Without a partition key: a reference to what is there.
+    fn with(&self, partition_key: Option<&str>) -> Json {
+        let Some(key) = partition_key else { return self.0.clone() };
+        Json::trusted(format!("{{\"{PARTITION_KEY}\":{},{}", serde_json::Value::from(key), &self.0.text()[1..]))
+    }
+}
+
 pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     let ctx = lua.create_table()?;
     ctx.raw_set("emit", action(lua, home, |lua, home, args| emit(lua, home, args))?)?;
@@ -45,7 +62,7 @@ fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<()
     check_type(&kind)
         .map_err(|error| Problem::Wrong(format!("{EMIT}: type: expected an event type, got {kind:?}: {error}")))?;
     let data = encode(lua, home, &run, (EMIT, "data"), &data)?;
-    let emit = with_options(envelope(home, &run, kind, data)?, &opts)?;
+    let emit = with_options(home, envelope(home, &run, kind, data)?, &opts)?;
     let added = run.buffer.borrow_mut().emit(emit, &run.limits);
     added.map_err(|over| over_limit(&run, &over))
 }
@@ -64,14 +81,14 @@ fn envelope(home: &Home, run: &Run, kind: String, data: Json) -> Result<Emit, Pr
         correlation_id: Some(cause.correlation_id.as_ref().unwrap_or(&cause.id).clone()),
         causation_id: Some(cause.id.clone()),
         traceparent: cause.traceparent.clone(),
-        ext: None,
+        ext: Some(home.signature.with(None)),
         data: Some(data),
         kind,
     };
     Ok(Emit { stream: task.services.streams.of(&event.kind), event, delay: None })
 }
 
-fn with_options(mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
+fn with_options(home: &Home, mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
     let Some(opts) = options(EMIT, opts, &EMIT_OPTIONS)? else { return Ok(emit) };
     if let Some(id) = attribute(&opts, "id")? {
         emit.event.id = id;
@@ -84,8 +101,7 @@ fn with_options(mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
         emit.stream = stream;
     }
     if let Some(key) = attribute(&opts, "partition_key")? {
-        let ext = serde_json::json!({ PARTITION_KEY: key });
-        emit.event.ext = Some(Json::trusted(ext.to_string()));
+        emit.event.ext = Some(home.signature.with(Some(&key)));
     }
     let delay: Value = opts.raw_get("delay")?;
     emit.delay = if delay.is_nil() { None } else { Some(duration(EMIT, "opts.delay", &delay)?) };

@@ -28,6 +28,7 @@ use futures_util::FutureExt;
 use mlua::{FromLuaMulti, Function, IntoLua, Lua, Table, Value};
 
 pub(super) use self::args::describe;
+pub(super) use self::ctx::Signature;
 pub(super) use self::log::Bucket;
 use super::buffer::OverLimit;
 use super::convert::Codec;
@@ -43,6 +44,8 @@ pub(super) struct Home {
     pub version: Arc<str>,
     /// `ctx.instance`.
     pub instance: Arc<str>,
+    /// What every emitted event says of its maker.
+    pub signature: Signature,
     pub clock: Arc<dyn Clock>,
     pub granted: Granted,
     pub sources: Arc<Sources>,

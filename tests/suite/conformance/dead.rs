@@ -36,7 +36,7 @@ pub async fn keeps_all_that_is_known(h: &impl Harness) {
     host.publish("orders", &["a"]).await;
     let first = receive_one(&inbox).await;
     assert_eq!(settle_one(&inbox, run(&first, retry(1, "first"))).await, DONE);
-    h.clock().advance(1000);
+    h.advance(1000);
     let id = die(&inbox, &receive_one(&inbox).await, "second").await;
     let letter = letter(&host, id).await.expect("it is there");
     assert_eq!(
@@ -96,7 +96,7 @@ pub async fn replaces_a_letter_that_dies_again(h: &impl Harness) {
     let again = receive_one(&inbox).await;
     assert_eq!(settle_one(&inbox, run(&again, retry(1, "once more"))).await, DONE);
     assert!(matches!(replay(&host, id).await, Replayed::Underway(_)), "a retry of a replay is the replay");
-    h.clock().advance(1000);
+    h.advance(1000);
     let second = die(&inbox, &receive_one(&inbox).await, "again").await;
     assert_ne!(second, id);
     assert!(letter(&host, id).await.is_none());
@@ -112,7 +112,7 @@ pub async fn replaces_a_letter_that_dies_again(h: &impl Harness) {
 
 pub async fn keeps_a_letter_whose_replay_was_skipped(h: &impl Harness) {
     let (host, inbox, first, id) = dead_one(h).await;
-    h.clock().advance(2 * 3600 * 1000);
+    h.advance(2 * 3600 * 1000);
     host.publish("orders", &["b"]).await;
     let other = receive_one(&inbox).await;
     let mut run = commit(&other);

@@ -1,15 +1,14 @@
 //! Cases about groups: where they begin, and that they go on.
 
 use moontide::bus::Began;
-use moontide::clock::Clock;
 
 use super::*;
 
 pub async fn begins_where_its_handler_says(h: &impl Harness) {
     let host = h.open().await;
     host.publish("orders", &["a", "b"]).await;
-    h.clock().advance(1000);
-    let time = h.clock().now();
+    h.advance(1000);
+    let time = h.now();
     host.publish("orders", &["c"]).await;
     let mut opened = Vec::new();
     for (start, group, skipped, taken_in, first) in [
@@ -114,7 +113,7 @@ pub async fn keeps_groups_apart(h: &impl Harness) {
     let (one, other) = (host.inbox("one").await, host.inbox("other").await);
     let got = receive_one(&one).await;
     assert_eq!(settle_one(&one, run(&got, retry(1, "again"))).await, DONE);
-    h.clock().advance(2000);
+    h.advance(2000);
     assert_eq!(receive_one(&one).await.attempt(), 2);
     assert_eq!(receive_one(&other).await.attempt(), 1);
     nothing_but_a_marker(&host, &other).await;

@@ -21,7 +21,7 @@ use moontide::bus::{
     Answer, Bus, DeadLetters, Delivery, Features, Inbox, Ledger, Overview, Run, Settling, Start, StateAdmin,
     Subscription,
 };
-use moontide::clock::ManualClock;
+use moontide::clock::Millis;
 use moontide::event::{Event, Json, TypePattern};
 use moontide::judge::{DeathReason, Verdict};
 use moontide::outcome::{Change, Effects, Emit, Failure, FailureKind, Read, Record, RecordKey, Seen, Write};
@@ -34,8 +34,11 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub trait Harness: Send + Sync {
     fn features(&self) -> Features;
 
-    /// The store's time.
-    fn clock(&self) -> &ManualClock;
+    /// The store's time, which stands still until it is moved.
+    fn now(&self) -> Millis;
+
+    /// Moves the store's time.
+    fn advance(&self, millis: Millis);
 
     /// Opens the store as a process of its own. Dropping the host before its inboxes is the death of that process.
     async fn open(&self) -> Host;
@@ -190,6 +193,15 @@ pub async fn receive(inbox: &Arc<dyn Inbox>, count: usize) -> Vec<Arc<Delivery>>
     }
     assert_eq!(all.len(), count, "no more than was asked for");
     all
+}
+
+/// A host, an inbox, and the one event that it holds.
+async fn one(h: &impl Harness) -> (Host, Arc<dyn Inbox>, Arc<Delivery>) {
+    let host = h.open().await;
+    host.publish("orders", &["a"]).await;
+    let inbox = host.inbox("group").await;
+    let delivery = receive_one(&inbox).await;
+    (host, inbox, delivery)
 }
 
 pub async fn receive_one(inbox: &Arc<dyn Inbox>) -> Arc<Delivery> {

@@ -40,9 +40,9 @@ pub async fn drops_a_duplicate_in_the_same_batch(h: &impl Harness) {
 pub async fn forgets_after_the_window(h: &impl Harness) {
     let (host, inbox, got) = received(h, &["a", "b", "c"]).await;
     assert_eq!(settle_one(&inbox, keyed(&got[0], Verdict::Commit)).await, DONE);
-    h.clock().advance(3600 * 1000 - 1);
+    h.advance(3600 * 1000 - 1);
     assert!(matches!(settle_one(&inbox, keyed(&got[1], Verdict::Commit)).await, Answer::Duplicate { .. }));
-    h.clock().advance(1);
+    h.advance(1);
     assert_eq!(host.ledger.recorded(&[record_key("key")]).await.expect("it is readable"), [None]);
     assert_eq!(settle_one(&inbox, keyed(&got[2], Verdict::Commit)).await, DONE);
     assert_eq!(host.value("n").await.as_deref(), Some("2"));
@@ -66,7 +66,7 @@ pub async fn leaves_no_record_of_a_retry(h: &impl Harness) {
     assert_eq!(settle_one(&inbox, keyed(&got[0], retry(1, "later"))).await, DONE);
     assert_eq!(host.ledger.recorded(&[record_key("key")]).await.expect("it is readable"), [None]);
     assert_eq!(settle_one(&inbox, keyed(&got[1], Verdict::Commit)).await, DONE);
-    h.clock().advance(1000);
+    h.advance(1000);
     let second = receive_one(&inbox).await;
     assert_eq!(second.attempt(), 2);
     let duplicate = Answer::Duplicate { by: got[1].token() };

@@ -4,21 +4,13 @@ use moontide::bus::FAILURES_MAX;
 
 use super::*;
 
-async fn one(h: &impl Harness) -> (Host, Arc<dyn Inbox>, Arc<Delivery>) {
-    let host = h.open().await;
-    host.publish("orders", &["a"]).await;
-    let inbox = host.inbox("group").await;
-    let delivery = receive_one(&inbox).await;
-    (host, inbox, delivery)
-}
-
 pub async fn carry_what_happened_before(h: &impl Harness) {
     let (host, inbox, first) = one(h).await;
     assert_eq!(settle_one(&inbox, run(&first, retry(1, "one"))).await, DONE);
-    h.clock().advance(1000);
+    h.advance(1000);
     let second = receive_one(&inbox).await;
     assert_eq!(settle_one(&inbox, run(&second, retry(2, "two"))).await, DONE);
-    h.clock().advance(2000);
+    h.advance(2000);
     let third = receive_one(&inbox).await;
     assert_eq!((second.attempt(), third.attempt()), (2, 3));
     assert_eq!((third.origin(), &third.event), (first.origin(), &first.event));
@@ -35,10 +27,10 @@ pub async fn carry_what_happened_before(h: &impl Harness) {
 pub async fn wait_until_they_are_due(h: &impl Harness) {
     let (host, inbox, first) = one(h).await;
     assert_eq!(settle_one(&inbox, run(&first, retry(10, "later"))).await, DONE);
-    h.clock().advance(9999);
+    h.advance(9999);
     nothing_but_a_marker(&host, &inbox).await;
     assert_eq!(host.status("group").await.delayed, 1);
-    h.clock().advance(1);
+    h.advance(1);
     assert_eq!(receive_one(&inbox).await.attempt(), 2);
     assert_eq!(host.status("group").await.delayed, 0);
 }
@@ -49,13 +41,13 @@ pub async fn do_not_count_a_snooze(h: &impl Harness) {
     let mut delivery = first;
     for snoozes in 1..=3 {
         assert_eq!(settle_one(&inbox, run(&delivery, snooze.clone())).await, DONE);
-        h.clock().advance(1000);
+        h.advance(1000);
         delivery = receive_one(&inbox).await;
         assert_eq!(delivery.attempt(), 1);
         assert_eq!(delivery.past.as_ref().map(|past| past.snoozes), Some(snoozes));
     }
     assert_eq!(settle_one(&inbox, run(&delivery, retry(1, "counted"))).await, DONE);
-    h.clock().advance(1000);
+    h.advance(1000);
     assert_eq!(receive_one(&inbox).await.attempt(), 2);
 }
 
@@ -66,11 +58,11 @@ pub async fn deliver_delayed_events_on_time(h: &impl Harness) {
     run.effects.events = vec![later("second", 2), later("first", 1)];
     assert_eq!(settle_one(&inbox, run).await, DONE);
     nothing_but_a_marker(&host, &inbox).await;
-    h.clock().advance(1000);
+    h.advance(1000);
     let first = receive_one(&inbox).await;
     assert_eq!((id(&*first), first.attempt(), &first.past), ("first".into(), 1, &None));
     assert_eq!(first.event, Ok(event("order.created", "first")));
-    h.clock().advance(1000);
+    h.advance(1000);
     assert_eq!(id(&*receive_one(&inbox).await), "second");
 }
 
@@ -79,7 +71,7 @@ pub async fn keep_the_earliest_and_the_latest_failures(h: &impl Harness) {
     let attempts = FAILURES_MAX + 3;
     for attempt in 1..=attempts {
         assert_eq!(settle_one(&inbox, run(&delivery, retry(1, &format!("failure {attempt}")))).await, DONE);
-        h.clock().advance(1000);
+        h.advance(1000);
         delivery = receive_one(&inbox).await;
     }
     let past = delivery.past.as_ref().expect("it has a past");

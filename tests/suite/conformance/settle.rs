@@ -2,14 +2,6 @@
 
 use super::*;
 
-async fn one(h: &impl Harness) -> (Host, Arc<dyn Inbox>, Arc<Delivery>) {
-    let host = h.open().await;
-    host.publish("orders", &["a"]).await;
-    let inbox = host.inbox("group").await;
-    let delivery = receive_one(&inbox).await;
-    (host, inbox, delivery)
-}
-
 pub async fn applies_everything_once(h: &impl Harness) {
     let (host, inbox, delivery) = one(h).await;
     let mut run = commit(&delivery);
@@ -216,7 +208,7 @@ pub async fn forgets_state_after_its_ttl(h: &impl Harness) {
     assert_eq!(settle_one(&inbox, run).await, DONE);
     let read = host.seen("k").await;
     assert_eq!(host.value("k").await.as_deref(), Some("2"));
-    h.clock().advance(10_000);
+    h.advance(10_000);
     assert_eq!(host.value("k").await, None);
     assert!(host.state.scan("", None, 10).await.expect("state is readable").is_empty());
     host.publish("orders", &["b"]).await;

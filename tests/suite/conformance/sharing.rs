@@ -266,7 +266,7 @@ pub async fn moves_due_work_of_the_dead(h: &impl Harness) {
     let first = receive_one(&inbox).await;
     assert_eq!(settle_one(&inbox, run(&first, retry(10, "later"))).await, DONE);
     drop(host);
-    h.clock().advance(10_000);
+    h.advance(10_000);
     let host = h.open().await;
     let inbox = host.inbox("group").await;
     let second = receive_one(&inbox).await;

@@ -118,7 +118,7 @@ async fn what_was_answered_is_there_once_after_the_process_was_killed() {
     let config = folder.path().join("moontide.toml");
     let text = format!("[bus]\nurl = \"sqlite:{}\"\n", folder.path().join("data/moontide.db").display());
     std::fs::write(&config, text).expect("the folder is writable");
-    let backend = host::open(&config_from(&config), Some("checker")).expect("the store opens");
+    let backend = host::open(&config_from(&config), Some("checker")).await.expect("the store opens");
     let entries = backend.overview.history("events:order.a", None, 10_000).await.expect("the store answers");
     let mut stored: HashMap<String, usize> = HashMap::new();
     for (_, event) in entries {

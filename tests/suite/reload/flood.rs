@@ -80,7 +80,7 @@ async fn what_was_saved_while_the_system_lost_count_is_live_all_the_same() {
 
     let config = at("checker.toml");
     fs::write(&config, format!("[bus]\nurl = \"sqlite:{}\"\n", at("moontide.db").display())).expect("a file");
-    let backend = host::open(&config_from(&config), Some("checker")).expect("the store opens");
+    let backend = host::open(&config_from(&config), Some("checker")).await.expect("the store opens");
     backend.bus.publish(vec![event("tick", 1, "{}")]).await.expect("the store takes events");
     let began = Instant::now();
     loop {

@@ -1,7 +1,7 @@
-//! What a delivery went through, as JSON text in a column.
+//! What a delivery went through, as the JSON text that stores keep.
 //!
-//! The stored form is separate from the types of the core, so that they can change without changing what lies in files.
-//! Unknown fields are ignored: a newer version may share the file.
+//! The stored form is separate from the types of the core, so that they can change without changing what lies in stores.
+//! Unknown fields are ignored: a newer version may share the store.
 
 use std::sync::Arc;
 

@@ -1,0 +1,81 @@
+//! The names of our keys on the server.
+//!
+//! All of them begin with the prefix, which scripts cannot reach; streams of events and keys of state have names of their
+//! own and may belong to others.
+
+use crate::outcome::RecordKey;
+
+/// Consumers of ours begin so; all others are somebody else's and never robbed.
+pub(super) const CONSUMER: &str = "moontide:";
+/// Owner of what was given back.
+pub(super) const FREE: &str = "moontide:free";
+
+/// Makes the names.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    prefix: String,
+    state_prefix: String,
+}
+
+impl Keys {
+    pub fn new(prefix: &str, state_prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), state_prefix: state_prefix.to_owned() }
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub fn state_prefix(&self) -> &str {
+        &self.state_prefix
+    }
+
+    /// One of the keys that exist once: `beats`, `due`, `dead`, …
+    pub fn own(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Whether `key` is one of ours.
+    pub fn is_own(&self, key: &str) -> bool {
+        key.starts_with(&self.prefix)
+    }
+
+    /// The stream of a group's retries and replays.
+    pub fn retry(&self, group: &str) -> String {
+        format!("{}retry:{group}", self.prefix)
+    }
+
+    /// The hash in which a group's standing is kept.
+    pub fn group(&self, group: &str) -> String {
+        format!("{}group:{group}", self.prefix)
+    }
+
+    /// The hash in which a process finds what its settles were answered.
+    pub fn receipts(&self, process: &str) -> String {
+        format!("{}receipts:{process}", self.prefix)
+    }
+
+    /// The key of an idempotency record.
+    pub fn record(&self, key: &RecordKey) -> String {
+        format!("{}record:{}", self.prefix, hex(key))
+    }
+
+    /// The key under which events from outside were taken in.
+    pub fn intake(&self, key: &RecordKey) -> String {
+        format!("{}intake:{}", self.prefix, hex(key))
+    }
+
+    /// The key of state that scripts call `key`.
+    pub fn state(&self, key: &str) -> String {
+        format!("{}{key}", self.state_prefix)
+    }
+}
+
+fn hex(key: &RecordKey) -> String {
+    format!("{:032x}", u128::from_be_bytes(key.0))
+}
+
+/// The consumer of a process.
+pub(super) fn consumer(process: &str) -> String {
+    format!("{CONSUMER}{process}")
+}

@@ -1,0 +1,117 @@
+#!lua
+-- What settle and publish share: the arguments, the server's time, and how events are stored, now or later.
+-- An event's arguments: stream, delay in ms or '-', 1 where the stream may be new, count of the rest, names and values.
+-- All arguments as one list, packed, or as they are.
+local ARGV = #ARGV == 1 and cmsgpack.unpack(ARGV[1]) or ARGV
+local p = ARGV[1]
+local at = 2
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function take()
+  at = at + 1
+  return ARGV[at - 1]
+end
+
+local parked, due, delayed = p .. 'parked', p .. 'due', p .. 'delayed'
+-- Why the server's ACL does not let us do this; nil: it does. Asked before anything is written, since nothing is taken back.
+local function barred(command, key, ...)
+  if redis.acl_check_cmd(command, key, ...) then return nil end
+  return 'NOPERM no permission to ' .. command .. ' the key "' .. key .. '"'
+end
+
+-- What cannot be done, as an error: forbidden now, or wrong.
+local function refused(why)
+  return redis.error_reply(string.find(why, '^NOPERM') and why or 'REFUSED ' .. why)
+end
+
+-- Types of keys, as they are by now.
+local kinds = {}
+
+-- Why nothing can be written to `key` as a `kind`; nil: it can.
+local function unfit(key, kind)
+  local found = kinds[key]
+  if not found then
+    local why
+    if kind == 'stream' then
+      why = barred('XADD', key, '*', 'a', 'b')
+    elseif kind == 'string' then
+      why = barred('SET', key, 'a') or barred('DEL', key)
+    end
+    if why then return why end
+    found = redis.call('TYPE', key).ok
+    kinds[key] = found
+  end
+  if found ~= 'none' and found ~= kind then
+    return 'key "' .. key .. '" holds a ' .. found .. ', not a ' .. kind .. '; rename one of them'
+  end
+end
+
+local function unfit_target(stream)
+  if string.sub(stream, 1, #p) == p then
+    return 'stream "' .. stream .. '" belongs to the host; emit to another one'
+  end
+  return unfit(stream, 'stream')
+end
+
+-- Why the `count` events at argument `from` cannot be stored, and the argument after them.
+local function check_events(from, count)
+  for _ = 1, count do
+    local why = unfit_target(ARGV[from])
+    if why then return why end
+    from = from + 4 + ARGV[from + 3]
+  end
+  return nil, from
+end
+
+local function ring(what, name)
+  redis.call('XADD', p .. 'bell', 'MAXLEN', '~', 1000, '*', what, name)
+end
+
+-- Keeps the fields from argument `first` to `last` until they are due in `stream`.
+local function park(stream, delay, first, last)
+  local id = redis.call('XADD', parked, '*', unpack(ARGV, first, last))
+  redis.call('ZADD', due, now + delay, id .. ' ' .. stream)
+  redis.call('HINCRBY', delayed, stream, 1)
+end
+
+-- Stores the `count` events at argument `from`, all or none; returns why not, and their ids (false: later).
+local function store_events(from, count)
+  if count == 1 and ARGV[from + 1] == '-' and ARGV[from + 2] == 0 then
+    local stream = ARGV[from]
+    local id = redis.pcall('XADD', stream, '*', unpack(ARGV, from + 4, from + 3 + ARGV[from + 3]))
+    if type(id) == 'table' then return 'stream "' .. stream .. '" takes no entry: ' .. id.err end
+    kinds[stream] = 'stream'
+    return nil, { id }
+  end
+  local ids, place = {}, from
+  for i = 1, count do
+    local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
+    ids[i] = false
+    if ARGV[place + 1] == '-' then
+      local id = redis.pcall('XADD', stream, '*', unpack(ARGV, place + 4, last))
+      if type(id) == 'table' then
+        place = from
+        for j = 1, i - 1 do
+          if ids[j] then redis.call('XDEL', ARGV[place], ids[j]) end
+          place = place + 4 + ARGV[place + 3]
+        end
+        return 'stream "' .. stream .. '" takes no entry: ' .. id.err
+      end
+      ids[i] = id
+      kinds[stream] = 'stream'
+    end
+    place = last + 1
+  end
+  place = from
+  for i = 1, count do
+    local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
+    if not ids[i] then park(stream, ARGV[place + 1], place + 4, last) end
+    if ARGV[place + 2] == 1 then
+      redis.call('SADD', p .. 'published', stream)
+      if redis.call('SADD', p .. 'streams', stream) == 1 then ring('stream', stream) end
+    end
+    place = last + 1
+  end
+  return nil, ids
+end

@@ -1,0 +1,44 @@
+#!lua
+-- Moves what is due into its streams. Arguments: prefix, how much at most, ms until what cannot be moved is tried again.
+-- Answers how much was looked at, ms until the next is due (-1: nothing waits), and what could not be moved: stream and
+-- reason, alternating.
+local p, most, later = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local due, parked, delayed = p .. 'due', p .. 'parked', p .. 'delayed'
+
+local function forget(member, id, stream)
+  redis.call('XDEL', parked, id)
+  redis.call('ZREM', due, member)
+  if redis.call('HINCRBY', delayed, stream, -1) <= 0 then redis.call('HDEL', delayed, stream) end
+end
+
+local function move(member, id, stream)
+  local entry = redis.call('XRANGE', parked, id, id)[1]
+  if entry then redis.call('XADD', stream, '*', unpack(entry[2])) end
+  forget(member, id, stream)
+  if not entry then error({ err = 'its body is gone from ' .. parked }) end
+  if string.sub(stream, 1, #p) ~= p and redis.call('SADD', p .. 'streams', stream) == 1 then
+    redis.call('XADD', p .. 'bell', 'MAXLEN', '~', 1000, '*', 'stream', stream)
+  end
+end
+
+local members = redis.call('ZRANGE', due, '-inf', string.format('%.0f', now), 'BYSCORE', 'LIMIT', 0, most)
+local stuck = {}
+for _, member in ipairs(members) do
+  local id, stream = string.match(member, '^(%d+%-%d+) (.*)$')
+  local moved, why
+  if id then
+    moved, why = pcall(move, member, id, stream)
+  else
+    moved, why, stream = false, 'it does not name an entry and a stream', member
+  end
+  if not moved then
+    -- Only where it is still there.
+    redis.call('ZADD', due, 'XX', now + later, member)
+    stuck[#stuck + 1] = stream
+    stuck[#stuck + 1] = tostring(type(why) == 'table' and why.err or why)
+  end
+end
+local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+return { #members, next and math.max(0, next - now) or -1, stuck }

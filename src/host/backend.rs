@@ -1,0 +1,182 @@
+//! The store, seen from each of its sides: the only place that names concrete buses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::promise::{self, Promise};
+use crate::bus::redis::{self, Address, RedisBus};
+use crate::bus::sqlite::{self, Place, SqliteStore};
+use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
+use crate::clock::SystemClock;
+use crate::config::{BusUrl, Config, RedisUrl, Synchronous};
+
+/// How often the store trims its history and drops what expired.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// The store, seen from each of its sides.
+#[derive(Clone)]
+pub struct Backend {
+    pub bus: Arc<dyn Bus>,
+    pub intake: Arc<dyn Intake>,
+    pub ledger: Arc<dyn Ledger>,
+    pub dead: Arc<dyn DeadLetters>,
+    pub state: Arc<dyn StateAdmin>,
+    pub overview: Arc<dyn Overview>,
+    pub groups: Arc<dyn Groups>,
+    pub housekeeping: Arc<dyn Housekeeping>,
+    pub(super) store: Store,
+}
+
+#[derive(Clone)]
+pub(super) enum Store {
+    Sqlite(Arc<SqliteStore>),
+    Redis(Arc<RedisBus>),
+}
+
+impl Backend {
+    fn of<S>(seen: &Arc<S>, store: Store) -> Self
+    where
+        S: Bus + Intake + Ledger + DeadLetters + StateAdmin + Overview + Groups + Housekeeping + 'static,
+    {
+        Self {
+            bus: seen.clone(),
+            intake: seen.clone(),
+            ledger: seen.clone(),
+            dead: seen.clone(),
+            state: seen.clone(),
+            overview: seen.clone(),
+            groups: seen.clone(),
+            housekeeping: seen.clone(),
+            store,
+        }
+    }
+
+    /// Whether nothing can be stored in this process any more; only a new process helps.
+    pub fn is_closed(&self) -> bool {
+        match &self.store {
+            Store::Sqlite(store) => store.is_closed(),
+            Store::Redis(bus) => bus.is_closed(),
+        }
+    }
+
+    /// Waits until nothing can be stored in this process any more, though nobody closed the store; answers why.
+    pub async fn lost(&self) -> String {
+        match &self.store {
+            Store::Sqlite(store) => store.lost().await,
+            Store::Redis(_) => std::future::pending().await,
+        }
+    }
+
+    /// Closes the store: what this process still holds goes back uncharged.
+    pub async fn close(&self) {
+        match &self.store {
+            Store::Sqlite(store) => store.close().await,
+            Store::Redis(bus) => bus.close().await,
+        }
+    }
+}
+
+/// Opens the store that the configuration names; `instance` names this process in it.
+///
+/// # Errors
+/// When the store cannot be opened; the text names the file or the server, the cause and what to do.
+pub async fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
+    match &config.bus.url {
+        BusUrl::SqliteFile(path) => sqlite(SqliteStore::open, Place::File(path.clone()), config, instance),
+        BusUrl::Memory => sqlite(SqliteStore::open, Place::Memory, config, instance),
+        BusUrl::Redis(url) => open_redis(url, config, instance).await,
+    }
+}
+
+/// Opens the store only to look at it: nothing is written, and what would change it is refused.
+///
+/// # Errors
+/// As [`open`], and where there is no store.
+pub async fn look(config: &Config) -> Result<Backend, BusError> {
+    match &config.bus.url {
+        BusUrl::SqliteFile(path) => sqlite(SqliteStore::look, Place::File(path.clone()), config, None),
+        BusUrl::Memory | BusUrl::Redis(_) => open(config, None).await,
+    }
+}
+
+/// Removes everything on the configuration's server whose name begins with `prefix`; where events lie in a file, nothing.
+///
+/// # Errors
+/// Where the server cannot be reached; some of it may be left then.
+pub async fn erase(config: &Config, prefix: &str) -> Result<(), BusError> {
+    match &config.bus.url {
+        BusUrl::Redis(url) => redis::erase(&address(url)?, prefix).await,
+        BusUrl::SqliteFile(_) | BusUrl::Memory => Ok(()),
+    }
+}
+
+fn address(url: &RedisUrl) -> Result<Address, BusError> {
+    Address::parse(url.secret()).map_err(|cause| BusError::Unusable { store: url.to_string(), cause })
+}
+
+fn sqlite(
+    open: fn(sqlite::Options) -> Result<Arc<SqliteStore>, BusError>,
+    place: Place,
+    config: &Config,
+    instance: Option<&str>,
+) -> Result<Backend, BusError> {
+    let store = open(sqlite::Options {
+        place,
+        synchronous: match config.sqlite.synchronous {
+            Synchronous::Full => sqlite::Synchronous::Full,
+            Synchronous::Normal => sqlite::Synchronous::Normal,
+        },
+        recovery_time: config.recovery_time,
+        instance: instance.map_or_else(default_instance, str::to_owned),
+        streams: config.streams.clone(),
+        clock: Arc::new(SystemClock),
+        forget_group_after: config.forget_group_after,
+        dead_letters_retain: config.dead_letters_retain,
+        upkeep_every: UPKEEP_EVERY,
+    })?;
+    Ok(Backend::of(&store, Store::Sqlite(store.clone())))
+}
+
+async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
+    let bus = RedisBus::open(redis_options(url, config, instance)?).await?;
+    Ok(Backend::of(&bus, Store::Redis(bus.clone())))
+}
+
+fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<redis::Options, BusError> {
+    Ok(redis::Options {
+        allow_eviction: config.redis.allow_eviction,
+        prefix: config.redis.prefix.clone(),
+        state_prefix: config.redis.state_prefix.clone(),
+        recovery_time: config.recovery_time,
+        instance: instance.map_or_else(default_instance, str::to_owned),
+        streams: config.streams.clone(),
+        forget_group_after: config.forget_group_after,
+        dead_letters_retain: config.dead_letters_retain,
+        upkeep_every: UPKEEP_EVERY,
+        ..redis::Options::at(address(url)?)
+    })
+}
+
+/// What the store that the configuration names promises.
+///
+/// # Errors
+/// When it is a server that cannot be asked, or used.
+pub async fn promises(config: &Config) -> Result<Vec<Promise>, BusError> {
+    match &config.bus.url {
+        BusUrl::SqliteFile(_) => Ok(promise::of_sqlite_file(config.sqlite.synchronous == Synchronous::Full)),
+        BusUrl::Memory => Ok(promise::of_memory()),
+        BusUrl::Redis(url) => redis::promises(&redis_options(url, config, None)?).await,
+    }
+}
+
+/// About how many bytes an idempotency record takes in the memory of the store; `None`: it lies on a disk.
+pub fn record_bytes(config: &Config) -> Option<u64> {
+    matches!(config.bus.url, BusUrl::Redis(_)).then_some(redis::RECORD_BYTES)
+}
+
+/// The name of this process where none was given: host name and process id.
+pub(super) fn default_instance() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}-{}", if host.is_empty() { "host" } else { host }, std::process::id())
+}
