@@ -33,7 +33,8 @@ pub struct StreamRule {
     pub types: Vec<TypePattern>,
     /// May contain `{type}`, once.
     pub name: String,
-    pub retain: Retain,
+    /// `None`: the rule says nothing of it.
+    pub retain: Option<Retain>,
 }
 
 /// How much of the past a stream keeps, at least; never less than a living group still needs.
@@ -67,16 +68,22 @@ impl Streams {
         rule.map_or(DEFAULT_STREAM, |rule| &rule.name).replace("{type}", kind)
     }
 
-    /// What `stream` keeps.
-    pub fn retain(&self, stream: &str) -> Retain {
-        let rule = self.rules.iter().find(|rule| match rule.name.split_once("{type}") {
+    /// The rule that names `stream`.
+    fn rule_of(&self, stream: &str) -> Option<&StreamRule> {
+        self.rules.iter().find(|rule| match rule.name.split_once("{type}") {
             Some((before, after)) => stream.starts_with(before) && stream.ends_with(after),
             None => rule.name == stream,
-        });
-        rule.map_or(self.retain, |rule| Retain {
-            age: rule.retain.age.or(self.retain.age),
-            length: rule.retain.length.or(self.retain.length),
         })
+    }
+
+    /// What a rule says that `stream` keeps.
+    pub fn retain_by_rule(&self, stream: &str) -> Option<Retain> {
+        self.rule_of(stream)?.retain
+    }
+
+    /// What `stream` keeps.
+    pub fn retain(&self, stream: &str) -> Retain {
+        self.retain_by_rule(stream).unwrap_or(self.retain)
     }
 
     /// The names of streams in which something can lie: a rule for all types leaves nothing to those after it.
@@ -122,11 +129,8 @@ mod tests {
     }
 
     fn shop() -> Streams {
-        let rule = |types: &str, name: &str| StreamRule {
-            types: vec![pattern(types)],
-            name: name.into(),
-            retain: Retain::default(),
-        };
+        let rule =
+            |types: &str, name: &str| StreamRule { types: vec![pattern(types)], name: name.into(), retain: None };
         Streams { rules: vec![rule("Checkout*", "shop"), rule("audit.**", "log:{type}")], retain: Retain::default() }
     }
 

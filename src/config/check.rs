@@ -145,9 +145,10 @@ pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
 }
 
 fn read_streams(root: &mut Table<'_>) -> Streams {
+    let retain = read_retain(root.table("retain"), Retain::default()).unwrap_or_default();
     let mut rules: Vec<StreamRule> = Vec::new();
     for mut table in root.tables("stream") {
-        let rule = read_stream(&mut table);
+        let rule = read_stream(&mut table, retain);
         for earlier in &rules {
             if let Some(twice) = rule.types.iter().find(|pattern| earlier.types.contains(pattern)) {
                 let message =
@@ -161,10 +162,10 @@ fn read_streams(root: &mut Table<'_>) -> Streams {
         table.close();
         rules.push(rule);
     }
-    Streams { rules, retain: read_retain(root.table("retain")) }
+    Streams { rules, retain }
 }
 
-fn read_stream(table: &mut Table<'_>) -> StreamRule {
+fn read_stream(table: &mut Table<'_>, retain: Retain) -> StreamRule {
     let name = table.text("name");
     if let Err(message) = check_stream_name(&name) {
         table.note("name", message);
@@ -183,12 +184,14 @@ fn read_stream(table: &mut Table<'_>) -> StreamRule {
             Err(error) => table.note("types", format!("{text:?} is no pattern: {error}")),
         }
     }
-    StreamRule { types, name, retain: read_retain(table.table("retain")) }
+    StreamRule { types, name, retain: read_retain(table.table("retain"), retain) }
 }
 
-fn read_retain(mut table: Table<'_>) -> Retain {
+/// What a table says that is kept, and where it is silent, `base`; `None`: it says nothing.
+fn read_retain(mut table: Table<'_>, base: Retain) -> Option<Retain> {
     let age = table.optional_duration_or_off("age");
     let length = table.optional_count_or_off("length");
     table.close();
-    Retain { age: age.flatten(), length: length.flatten() }
+    let says = age.is_some() || length.is_some();
+    says.then(|| Retain { age: age.unwrap_or(base.age), length: length.unwrap_or(base.length) })
 }

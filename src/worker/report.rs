@@ -83,7 +83,7 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
                     event = id(judged),
                     attempt = delivery.attempt(),
                     reason = reason.as_str(),
-                    dead_letter = dead.map(|id| id.0),
+                    dead_letter = dead.map(tracing::field::display),
                     "given up: {}",
                     place(failure)
                 );

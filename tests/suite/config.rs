@@ -222,12 +222,15 @@ fn contradictions_are_refused() {
 #[test]
 fn streams_are_read_in_their_order() {
     let text = "[[stream]]\ntypes = ['Checkout*']\nname = 'shop'\nretain = { length = 9 }\n\
+                [[stream]]\ntypes = ['Audit*']\nname = 'audit'\nretain = { age = 'off' }\n\
                 [[stream]]\ntypes = ['*']\nname = 'rest:{type}'";
     let streams = given(text).load().expect("the configuration is right").streams;
     assert_eq!(streams.of("CheckoutInitiated"), "shop");
     assert_eq!(streams.of("order.created"), "rest:order.created");
     let retain = streams.retain("shop");
     assert_eq!((retain.age, retain.length), (Some(Duration::from_secs(7 * 86_400)), Some(9)));
+    assert_eq!(streams.retain("audit").age, None, "off is off, whatever is kept elsewhere");
+    assert_eq!((streams.retain_by_rule("rest:x"), streams.retain("rest:x")), (None, streams.retain));
 }
 
 #[test]

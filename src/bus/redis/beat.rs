@@ -63,7 +63,7 @@ impl Beat {
         let lifeline = Lifeline::show();
         let registration = Registration {
             instance: store.options.instance.clone(),
-            started_at: server_time(&store).await?,
+            started_at: reply::time(store.link.call(&redis::cmd("TIME")).await?)?,
             recovery_ms: u64::try_from(store.options.recovery_time.as_millis()).unwrap_or(u64::MAX),
             place: lifeline.as_ref().map(|lifeline| lifeline.place.clone()),
         };
@@ -222,15 +222,5 @@ impl Beat {
             call.arg(process).arg(beat);
         }
         BURY.run(&self.store.link, &call).await.map(drop)
-    }
-}
-
-/// The server's time.
-async fn server_time(store: &Store) -> Result<Millis, Fault> {
-    let time = reply::list(store.link.call(&redis::cmd("TIME")).await?)?;
-    let parts = time.iter().map(reply::int).collect::<Result<Vec<_>, _>>()?;
-    match parts[..] {
-        [seconds, micros] => Ok(seconds * 1000 + micros / 1000),
-        _ => Err(Fault::Away("it does not tell the time".into())),
     }
 }

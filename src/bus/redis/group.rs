@@ -17,8 +17,12 @@ use crate::bus::selection::{Selection, discovers};
 use crate::bus::{Began, BusError, Start, Subscription};
 
 /// The script that opens a group.
-const OPEN: &str =
-    concat!(include_str!("scripts/effects.lua"), include_str!("scripts/ids.lua"), include_str!("scripts/group.lua"));
+const OPEN: &str = concat!(
+    include_str!("scripts/effects.lua"),
+    include_str!("scripts/ids.lua"),
+    include_str!("scripts/moving.lua"),
+    include_str!("scripts/group.lua")
+);
 /// The script that counts entries.
 const COUNT: &str = include_str!("scripts/count.lua");
 /// Entries that one call counts: each is a moment in which the server does nothing else.

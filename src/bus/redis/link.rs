@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, Value};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,8 @@ struct Shared {
     /// What the server calls our connections.
     name: String,
     state: watch::Sender<State>,
+    /// Where connections are made: scripts read state on threads of their own, whose runtimes do no I/O.
+    runtime: Handle,
 }
 
 #[derive(Clone)]
@@ -73,7 +76,7 @@ impl Link {
     /// A way that nobody goes yet; `instance` is for people who look at the server.
     pub fn new(address: Address, instance: &str) -> Self {
         let (name, state) = (route::name(instance), watch::Sender::new(State::Unused));
-        Self { shared: Arc::new(Shared { address, name, state }) }
+        Self { shared: Arc::new(Shared { address, name, state, runtime: Handle::current() }) }
     }
 
     /// A connection of its own, whose answers are waited for as long as `patience` says.
@@ -143,7 +146,7 @@ impl Shared {
             unused
         });
         if first {
-            tokio::spawn(look(Arc::downgrade(self), 0));
+            self.runtime.spawn(look(Arc::downgrade(self), 0));
         }
     }
 
@@ -191,7 +194,7 @@ impl Shared {
         });
         if was_up {
             live.broken.cancel();
-            tokio::spawn(look(Arc::downgrade(self), failures));
+            self.runtime.spawn(look(Arc::downgrade(self), failures));
         }
     }
 

@@ -15,6 +15,13 @@ pub(super) struct Place {
     socket: String,
 }
 
+impl Place {
+    /// Whether the process there was on this machine and is gone for ever.
+    pub fn is_deserted(&self) -> bool {
+        system::machine().as_ref() == Some(&self.machine) && system::is_gone(&self.socket)
+    }
+}
+
 /// Shows that this process lives, until it is dropped.
 pub(super) struct Lifeline {
     pub place: Place,

@@ -17,6 +17,7 @@ mod erase;
 mod fault;
 mod fitness;
 mod group;
+mod hand_over;
 mod held;
 mod inbox;
 mod intake;

@@ -1,32 +1,25 @@
 //! What operators do with groups and with the server as a whole.
 //!
 //! Owns who counts as living for an operator: whoever serves the group here, or did within the recovery time while another
-//! process is there. Handing over and forgetting are one script each.
+//! process is there. Handing over is done in `hand_over`.
 
 use std::path::Path;
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use redis::Value;
 
 use super::fault::Fault;
+use super::hand_over::{self, HandOver};
 use super::procedure::Procedure;
 use super::standing::{self, Standing};
 use super::store::Store;
 use super::{RedisBus, reply, roll};
 use crate::bus::{BusError, GroupDetail, Groups, Housekeeping, Moved, Process};
 
-static HAND_OVER: LazyLock<Procedure> = LazyLock::new(|| {
-    Procedure::new(concat!(
-        include_str!("scripts/effects.lua"),
-        include_str!("scripts/ids.lua"),
-        include_str!("scripts/leave.lua"),
-        include_str!("scripts/hand_over.lua")
-    ))
-});
 static FORGET: LazyLock<Procedure> = LazyLock::new(|| {
     Procedure::new(concat!(
         include_str!("scripts/effects.lua"),
+        include_str!("scripts/moving.lua"),
         include_str!("scripts/leave.lua"),
         include_str!("scripts/forget.lua")
     ))
@@ -44,10 +37,10 @@ impl Groups for RedisBus {
         if from == to {
             return Err(BusError::Refused(format!("{from} and {to} are the same group")));
         }
-        self.refuse_living(&[from, to]).await?;
-        let mut call = HAND_OVER.call();
-        call.arg(self.store.keys.prefix()).arg(from).arg(to);
-        moved(self.store.run(&HAND_OVER, &call).await?).map_err(|fault| self.store.told(fault))
+        if !hand_over::is_underway(&self.store, from, to).await? {
+            self.refuse_living(&[from, to]).await?;
+        }
+        HandOver::new(&self.store, from, to).run().await
     }
 
     async fn forget(&self, group: &str) -> Result<bool, BusError> {
@@ -97,12 +90,11 @@ impl Living {
 }
 
 fn detail(found: Standing, store: &Store, living: &Living) -> GroupDetail {
-    let unread: u64 = found.positions.iter().filter(|at| at.unused.is_none()).map(|at| at.at.lag).sum();
     GroupDetail {
         live: living.serves(store, &found),
-        lag: unread + found.retries + found.free + found.delayed,
+        lag: found.lag(),
         in_flight: found.in_flight,
-        delayed: found.delayed + found.retries,
+        delayed: found.later(),
         dead: found.dead,
         lost: found.lost,
         seen_at: found.seen_at,
@@ -110,12 +102,6 @@ fn detail(found: Standing, store: &Store, living: &Living) -> GroupDetail {
         group: found.group,
         handler: found.handler,
     }
-}
-
-fn moved(answer: Value) -> Result<Moved, Fault> {
-    let counts = reply::list(answer)?.iter().map(reply::int).collect::<Result<Vec<_>, _>>()?;
-    let count = |at: usize| counts.get(at).map_or(0, |count| count.unsigned_abs());
-    Ok(Moved { streams: count(0), taken_in: count(1), delayed: count(2), dead: count(3) })
 }
 
 #[async_trait]

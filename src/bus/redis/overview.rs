@@ -33,18 +33,15 @@ struct Report {
 #[async_trait]
 impl Overview for RedisBus {
     async fn groups(&self) -> Result<Vec<GroupStatus>, BusError> {
-        let status = |found: standing::Standing| {
-            let unread: u64 = found.positions.iter().filter(|at| at.unused.is_none()).map(|at| at.at.lag).sum();
-            GroupStatus {
-                lag: unread + found.retries + found.free + found.delayed,
-                in_flight: found.in_flight,
-                delayed: found.delayed + found.retries,
-                dead: found.dead,
-                lost: found.lost,
-                oldest: found.oldest,
-                group: found.group,
-                handler: found.handler,
-            }
+        let status = |found: standing::Standing| GroupStatus {
+            lag: found.lag(),
+            in_flight: found.in_flight,
+            delayed: found.later(),
+            dead: found.dead,
+            lost: found.lost,
+            oldest: found.oldest,
+            group: found.group,
+            handler: found.handler,
         };
         Ok(standing::all(&self.store).await?.into_iter().map(status).collect())
     }

@@ -15,7 +15,7 @@ use super::entry;
 use super::fault::Fault;
 use super::procedure::Procedure;
 use super::store::Store;
-use super::{RedisBus, reply, roll};
+use super::{RedisBus, reply};
 use crate::bus::{BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, Past, Replayed};
 use crate::clock::Millis;
 use crate::event::EntryId;
@@ -56,7 +56,7 @@ impl DeadLetters for RedisBus {
     async fn replay(&self, id: DeadId) -> Result<Replayed, BusError> {
         let store = &self.store;
         let Some(letter) = self.get(id).await? else { return Ok(Replayed::Missing) };
-        let now = roll::time(store.call(&redis::cmd("TIME")).await?).map_err(|fault| store.told(fault))?;
+        let now = reply::time(store.call(&redis::cmd("TIME")).await?).map_err(|fault| store.told(fault))?;
         let past = Past {
             attempts: 0,
             snoozes: 0,

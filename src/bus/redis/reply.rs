@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::entry::Fields;
 use super::fault::Fault;
+use crate::clock::Millis;
 use crate::event::EntryId;
 
 fn unexpected(what: &str, value: &Value) -> Fault {
@@ -54,6 +55,15 @@ pub(super) fn int(value: &Value) -> Result<i64, Fault> {
 pub(super) fn entry_id(value: Value) -> Result<EntryId, Fault> {
     let text = text(value)?;
     parse_id(&text).ok_or_else(|| Fault::Away(format!("its answer is no entry id: {text:.80}")))
+}
+
+/// The answer of TIME in milliseconds.
+pub(super) fn time(answer: Value) -> Result<Millis, Fault> {
+    let parts = list(answer)?.iter().map(int).collect::<Result<Vec<_>, _>>()?;
+    match parts[..] {
+        [seconds, micros] => Ok(seconds * 1000 + micros / 1000),
+        _ => Err(Fault::Away("it does not tell the time".into())),
+    }
 }
 
 /// Reads `ms-seq`.

@@ -37,6 +37,19 @@ pub(super) struct Standing {
     pub oldest: Option<Millis>,
 }
 
+impl Standing {
+    /// Entries that were not received, or given back, and delayed work.
+    pub fn lag(&self) -> u64 {
+        let unread = self.positions.iter().filter(|position| position.unused.is_none()).map(|position| position.at.lag);
+        unread.sum::<u64>() + self.free + self.later()
+    }
+
+    /// Of these: delayed work, before it is due and after.
+    pub fn later(&self) -> u64 {
+        self.delayed + self.retries
+    }
+}
+
 /// A group on a stream.
 pub(super) struct Position {
     pub at: GroupPosition,

@@ -1,8 +1,8 @@
 //! What is done now and then: trimming, counting what was lost, removing what is too old.
 //!
-//! Each process says that it and its groups are here; one of them, whoever comes first, does the rest. Every step is bounded,
-//! whatever has piled up: what is left over waits for the next round. Owns that nothing is trimmed which a group still needs,
-//! unless that group is one of ours which nobody has served for long.
+//! Each process says that it and its groups are here; one of those that have any, whoever comes first, does the rest: a command
+//! that ends soon may have a configuration of its own. Every step is bounded, whatever has piled up. Owns that nothing is trimmed which a group still needs, unless that group is one of ours which nobody
+//! has served for long; nor what is others' to trim: streams that no rule of ours names and that we do not publish to.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, LazyLock};
@@ -33,7 +33,7 @@ static TRIM: LazyLock<Procedure> = LazyLock::new(|| {
 
 /// Goes round until the bus is closed.
 pub(super) async fn keep_up(store: Arc<Store>) {
-    let mut upkeep = Upkeep { store: store.clone(), welcomed: HashSet::new(), reached: None };
+    let mut upkeep = Upkeep::new(store.clone());
     let mut failures = 0;
     loop {
         match upkeep.round().await {
@@ -53,7 +53,7 @@ pub(super) async fn keep_up(store: Arc<Store>) {
     }
 }
 
-struct Upkeep {
+pub(super) struct Upkeep {
     store: Arc<Store>,
     /// Streams on which every group that asks for them stands.
     welcomed: HashSet<String>,
@@ -62,7 +62,12 @@ struct Upkeep {
 }
 
 impl Upkeep {
-    async fn round(&mut self) -> Result<(), BusError> {
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, welcomed: HashSet::new(), reached: None }
+    }
+
+    /// Does what there is to do, if it is our turn.
+    pub async fn round(&mut self) -> Result<(), BusError> {
         let Some(now) = self.tick().await? else { return Ok(()) };
         let streams = discovery::listed(&self.store).await?;
         self.welcome(&streams).await?;
@@ -114,8 +119,8 @@ impl Upkeep {
         let oldest = retain.age.map(|age| before(now, age).to_string()).unwrap_or_default();
         let length = retain.length.map(|length| length.to_string()).unwrap_or_default();
         let mut call = TRIM.call();
-        call.arg(self.store.keys.prefix()).arg(stream).arg(oldest).arg(length);
-        call.arg(before(now, options.forget_group_after)).arg(TRIMMED_MAX);
+        call.arg(self.store.keys.prefix()).arg(stream).arg(u8::from(options.streams.retain_by_rule(stream).is_some()));
+        call.arg(oldest).arg(length).arg(before(now, options.forget_group_after)).arg(TRIMMED_MAX);
         let lost = reply::pairs(self.store.run(&TRIM, &call).await?).map_err(|fault| self.store.told(fault))?;
         for (group, lost) in lost {
             let (group, lost) = (String::from_utf8_lossy(&group), String::from_utf8_lossy(&lost));

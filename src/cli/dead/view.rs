@@ -13,7 +13,8 @@ use crate::event::Event;
 /// What is known; field names are stable.
 #[derive(Serialize)]
 pub struct View<'a> {
-    id: u64,
+    /// As text: it may be larger than what every reader of JSON can count to.
+    id: String,
     handler: &'a str,
     group: &'a str,
     version: &'a str,
@@ -70,7 +71,7 @@ struct RawView<'a> {
 impl<'a> View<'a> {
     pub fn of(letter: &'a DeadLetter) -> Self {
         Self {
-            id: letter.id.0,
+            id: letter.id.to_string(),
             handler: &letter.handler,
             group: &letter.group,
             version: &letter.version,
@@ -91,7 +92,7 @@ impl<'a> View<'a> {
     pub fn row(&self) -> [String; 8] {
         let event = self.event.as_ref();
         [
-            self.id.to_string(),
+            self.id.clone(),
             self.handler.to_owned(),
             self.reason.to_owned(),
             or_dash(event.map(|event| event.kind)),
@@ -117,7 +118,7 @@ impl<'a> View<'a> {
                 let _ = writeln!(text, "{name:<16} {}", plain(value));
             }
         };
-        line("dead letter", Some(&self.id.to_string()));
+        line("dead letter", Some(&self.id));
         line("handler", Some(&format!("{} (version {}, group {})", self.handler, self.version, self.group)));
         line(
             "given up",
@@ -271,6 +272,7 @@ attempt 2        1970-01-01T00:00:00.000Z error (version abc): mail.luau:7: no\u
 ";
         assert_eq!(View::of(&letter).text(), expected);
         let json = serde_json::to_string(&View::of(&letter)).expect("a view is JSON");
+        assert!(json.starts_with(r#"{"id":"17","#), "{json}");
         assert!(json.contains(r#""data":{"n":12345678901234567890}"#) && json.contains(r#""raw":null"#), "{json}");
     }
 

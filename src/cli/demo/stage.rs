@@ -121,7 +121,7 @@ fn move_to(prefix: &str, config: &mut Config) {
         allow_eviction: config.redis.allow_eviction,
     };
     let all = TypePattern::parse("*").expect("it is a pattern");
-    let rule = StreamRule { types: vec![all], name: format!("{prefix}events:{{type}}"), retain: Retain::default() };
+    let rule = StreamRule { types: vec![all], name: format!("{prefix}events:{{type}}"), retain: None };
     config.streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
 }
 

@@ -195,6 +195,15 @@ pub async fn receive(inbox: &Arc<dyn Inbox>, count: usize) -> Vec<Arc<Delivery>>
     all
 }
 
+/// A host, an inbox, and the one event that it holds.
+async fn one(h: &impl Harness) -> (Host, Arc<dyn Inbox>, Arc<Delivery>) {
+    let host = h.open().await;
+    host.publish("orders", &["a"]).await;
+    let inbox = host.inbox("group").await;
+    let delivery = receive_one(&inbox).await;
+    (host, inbox, delivery)
+}
+
 pub async fn receive_one(inbox: &Arc<dyn Inbox>) -> Arc<Delivery> {
     receive(inbox, 1).await.remove(0)
 }

@@ -4,14 +4,6 @@ use moontide::bus::FAILURES_MAX;
 
 use super::*;
 
-async fn one(h: &impl Harness) -> (Host, Arc<dyn Inbox>, Arc<Delivery>) {
-    let host = h.open().await;
-    host.publish("orders", &["a"]).await;
-    let inbox = host.inbox("group").await;
-    let delivery = receive_one(&inbox).await;
-    (host, inbox, delivery)
-}
-
 pub async fn carry_what_happened_before(h: &impl Harness) {
     let (host, inbox, first) = one(h).await;
     assert_eq!(settle_one(&inbox, run(&first, retry(1, "one"))).await, DONE);

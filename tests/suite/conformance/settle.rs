@@ -2,14 +2,6 @@
 
 use super::*;
 
-async fn one(h: &impl Harness) -> (Host, Arc<dyn Inbox>, Arc<Delivery>) {
-    let host = h.open().await;
-    host.publish("orders", &["a"]).await;
-    let inbox = host.inbox("group").await;
-    let delivery = receive_one(&inbox).await;
-    (host, inbox, delivery)
-}
-
 pub async fn applies_everything_once(h: &impl Harness) {
     let (host, inbox, delivery) = one(h).await;
     let mut run = commit(&delivery);

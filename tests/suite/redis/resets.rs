@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use moontide::bus::Answer;
+use moontide::bus::{Answer, Bus, Subscription};
 
-use super::rig::{Rig, entries, handled, ids, is_settled, pending};
+use super::proxy::{Proxy, Way};
+use super::rig::{Rig, entries, handled, ids, is_settled, open, passing, pending};
 use super::server::{Kind, Server};
 use super::until;
+use crate::conformance::{PATIENCE, emit, subscription};
 
 const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 
@@ -124,4 +126,32 @@ async fn an_idle_inbox_whose_store_vanished_misses_nothing() {
             assert_eq!(pending(&server), 0);
         }
     }
+}
+
+/// Entries of one stream are found again while the group of the next one is missing: they are handed out all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_found_again_beside_a_group_that_vanished_is_handed_out() {
+    let server = Server::with(Kind::Redis, &[]);
+    let proxy = Proxy::before(server.port()).await;
+    let bus = open(&proxy.url()).await.expect("the server can be used");
+    let streams = vec!["orders".into(), "second".into()];
+    let both = Subscription { streams, ..subscription("group") };
+    let inbox = bus.subscribe(both).await.expect("the group is opened").inbox;
+    proxy.cut_at("XREADGROUP", Way::ToClient, 100);
+    bus.publish(vec![emit("orders", "a"), emit("orders", "b")]).await.expect("it is stored");
+    // They are delivered to nobody.
+    passing(inbox.receive(10).await).expect_err("the answer is cut");
+    assert!(proxy.was_cut());
+    server.call(&["XGROUP", "DESTROY", "second", "group"]);
+    let mut received = Vec::new();
+    let receiving = async {
+        while received.len() < 2 {
+            let some = passing(inbox.receive(10).await).unwrap_or_default();
+            received.extend(some.into_iter().map(Arc::new));
+        }
+    };
+    tokio::time::timeout(PATIENCE, receiving).await.expect("both come");
+    let answers = inbox.settle(received.iter().map(handled).collect()).await.expect("it is answered");
+    assert!(answers.iter().all(is_settled), "{answers:?}");
+    assert_eq!(pending(&server), 0);
 }

@@ -164,7 +164,11 @@ impl Rig {
     async fn left(&self) -> Option<String> {
         if let Place::Server(server) = &self.place {
             let left = rest::left(server);
-            return (!left.is_empty()).then(|| left.join("\n"));
+            // A server that was away is found again a little later by the bus than by a new connection.
+            let found = self.backend.overview.groups().await.map(drop);
+            let away = found.err().map(|error| error.to_string());
+            return (!left.is_empty() || away.is_some())
+                .then(|| left.into_iter().chain(away).collect::<Vec<_>>().join("\n"));
         }
         let groups = self.backend.overview.groups().await.expect("the store answers");
         let left: u64 = groups.iter().map(|group| group.lag + group.in_flight).sum();

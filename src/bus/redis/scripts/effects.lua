@@ -107,8 +107,9 @@ local function store_events(from, count)
   for i = 1, count do
     local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
     if not ids[i] then park(stream, ARGV[place + 1], place + 4, last) end
-    if ARGV[place + 2] == 1 and redis.call('SADD', p .. 'streams', stream) == 1 then
-      ring('stream', stream)
+    if ARGV[place + 2] == 1 then
+      redis.call('SADD', p .. 'published', stream)
+      if redis.call('SADD', p .. 'streams', stream) == 1 then ring('stream', stream) end
     end
     place = last + 1
   end

@@ -1,10 +1,21 @@
 -- Forgets a group; its dead letters stay, without a group. Arguments: prefix, group. Answers 0 where there is none.
 local group = take()
 if redis.call('SISMEMBER', p .. 'groups', group) == 0 then return 0 end
-each_delayed(p .. 'retry:' .. group, function(member, _, id)
-  redis.call('ZREM', p .. 'due', member)
-  redis.call('XDEL', p .. 'parked', id)
-end)
+local why = being_moved(p .. 'group:' .. group)
+if why then return refused(why) end
+local waiting, from = {}, 0
+repeat
+  local page = redis.call('ZRANGE', due, from, from + 999)
+  for _, member in ipairs(page) do
+    local id, target = string.match(member, '^(%S+) (.*)$')
+    if target == p .. 'retry:' .. group then waiting[member] = id end
+  end
+  from = from + 1000
+until #page == 0
+for member, id in pairs(waiting) do
+  redis.call('ZREM', due, member)
+  redis.call('XDEL', parked, id)
+end
 -- Replays that were on their way are gone.
 for _, letter in ipairs(redis.call('HKEYS', p .. 'dead:replayed')) do
   local entry = redis.call('XRANGE', p .. 'dead', letter, letter)[1]

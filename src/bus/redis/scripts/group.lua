@@ -42,7 +42,7 @@ end
 
 local first_stream = at
 local retry = p .. 'retry:' .. group
-local why = unfit(retry, 'stream') or unfit(hash, 'hash')
+local why = unfit(retry, 'stream') or unfit(hash, 'hash') or being_moved(hash)
 for i = 1, count do why = why or unfit(ARGV[first_stream + 2 * i - 2], 'stream') end
 if why then return refused(why) end
 

@@ -1,4 +1,4 @@
--- What handing a group over and forgetting it share.
+-- What handing a group over and forgetting it share: how a group leaves.
 
 local function streams_of(hash)
   local found = {}
@@ -16,21 +16,6 @@ local function letters_go(from, to)
   local before = redis.call('HGET', p .. 'moved', from)
   local line = newest[1] .. ' ' .. to
   redis.call('HSET', p .. 'moved', from, before and before .. '\n' .. line or line)
-end
-
--- Calls `act` with member, due time and parked entry of all work that is delayed for `stream`.
-local function each_delayed(stream, act)
-  local members, from = {}, 0
-  repeat
-    local page = redis.call('ZRANGE', p .. 'due', from, from + 999, 'WITHSCORES')
-    for i = 1, #page, 2 do
-      local id, target = string.match(page[i], '^(%S+) (.*)$')
-      if target == stream then members[#members + 1] = { page[i], page[i + 1], id } end
-    end
-    from = from + 1000
-  until #page == 0
-  for _, member in ipairs(members) do act(unpack(member)) end
-  return #members
 end
 
 -- Removes a group and all that is its own.

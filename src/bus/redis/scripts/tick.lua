@@ -1,7 +1,8 @@
 -- A process is here, and serves groups. Arguments: prefix, process, ms between two rounds of upkeep, groups. Answers the
--- time where the next round is the caller's, else 0.
+-- time where the next round is the caller's, else 0: whoever serves no group leaves it to those who do.
 local process, every = take(), take()
 redis.call('HSET', p .. 'seen', process, now)
+if at > #ARGV then return 0 end
 while at <= #ARGV do
   local hash = p .. 'group:' .. take()
   if redis.call('EXISTS', hash) == 1 then redis.call('HSET', hash, 'seen_at', now) end

@@ -1,8 +1,11 @@
--- Trims a stream as far as nobody needs it, moves the marks of its groups up, and counts what they lost.
--- Arguments: prefix, stream, ms before which entries may go ('': none by age), entries that stay ('': any number), ms before
+-- Trims a stream as far as nobody needs it, moves the marks of its groups up, and counts what they lost. One to which only
+-- others publish is theirs to trim. Arguments: prefix, stream, '1' where the configuration says what it keeps, ms before which entries may go ('': none by age), entries that stay ('': any number), ms before
 -- which a group that nobody serves is forgotten, how many entries at most. Answers groups and what each lost now.
-local stream, oldest, length, forgotten, most = take(), take(), take(), tonumber(take()), take()
+local stream, ours_to_trim, oldest, length, forgotten, most = take(), take() == '1', take(), take(), tonumber(take()), take()
 if redis.call('TYPE', stream).ok ~= 'stream' then return {} end
+if not ours_to_trim and redis.call('SISMEMBER', p .. 'published', stream) == 0 then
+  oldest, length = '', ''
+end
 
 -- Whether a group of ours keeps nothing any more: nobody serves it, or it does not read the stream.
 local function is_forgotten(hash)

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bus::redis::beat::{Beat, Registration};
+use crate::bus::redis::roll;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -46,6 +47,22 @@ async fn who_dies_on_this_machine_is_dead_at_once() {
         drop(their_beat);
         ours.close();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_killed_on_this_machine_is_not_shown_any_more() {
+    let server = Server::new(Kind::Redis);
+    let (theirs, _beat) = begin(&server, HOUR, HOUR).await;
+    let looking = store(&server);
+    let shown = async || {
+        let (alive, _) = roll::alive(&looking).await.expect("the server answers");
+        alive.contains_key(&theirs.process)
+    };
+    assert!(shown().await);
+    theirs.close();
+    let gone = async { while shown().await {} };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the kernel says so");
+    assert_eq!(processes(&server), [&*theirs.process], "nobody else has noticed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{RedisBus, discovery, group};
+use super::super::door::Door;
+use super::super::due::Due;
+use super::super::hand_over::HandOver;
+use super::super::upkeep::Upkeep;
+use super::super::{RedisBus, discovery, group, publish};
 use super::*;
-use crate::bus::{Began, Groups, Overview, Start, Subscription};
-use crate::event::TypePattern;
-use crate::streams::{Retain, Streams};
+use crate::bus::{Began, Bus, Groups, Inbox, Overview, Start, Subscription};
+use crate::event::{Event, TypePattern};
+use crate::outcome::Emit;
+use crate::streams::{Retain, StreamRule, Streams};
 
 fn wants(group: &str, streams: &[&str], start: Start) -> Subscription {
     Subscription {
@@ -115,9 +120,17 @@ async fn streams_of_others_are_found_and_only_those_that_somebody_asks_for() {
     store.close();
 }
 
-async fn bus(server: &Server, retain: Retain) -> Arc<RedisBus> {
-    let streams = Arc::new(Streams { rules: Vec::new(), retain });
-    RedisBus::open(Options { streams, ..options(server) }).await.expect("the server can be used")
+async fn bus(server: &Server) -> Arc<RedisBus> {
+    RedisBus::open(options(server)).await.expect("the server can be used")
+}
+
+/// A process that serves a group and keeps so many orders, as a rule says.
+async fn keeps(server: &Server, length: u64) -> (Arc<RedisBus>, Arc<dyn Inbox>) {
+    let rule = StreamRule { types: Vec::new(), name: "orders".into(), retain: Some(retain(length)) };
+    let streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
+    let bus = RedisBus::open(Options { streams, ..options(server) }).await.expect("the server can be used");
+    let subscribed = bus.subscribe(wants("served", &["other"], Start::Earliest)).await.expect("it opens");
+    (bus, subscribed.inbox)
 }
 
 fn retain(length: u64) -> Retain {
@@ -140,7 +153,7 @@ async fn nothing_is_trimmed_that_a_group_needs() {
     let acked: Vec<String> = (1..=249).map(|entry| format!("{entry}-0")).collect();
     let words: Vec<&str> = ["XACK", "orders", "group"].into_iter().chain(acked.iter().map(String::as_str)).collect();
     server.call(&words);
-    let bus = bus(&server, retain(10)).await;
+    let (bus, _inbox) = keeps(&server, 10).await;
     let length = || {
         next_round(&server);
         server.get::<usize>(&["XLEN", "orders"])
@@ -154,6 +167,33 @@ async fn nothing_is_trimmed_that_a_group_needs() {
 }
 
 #[tokio::test]
+async fn who_serves_no_group_trims_nothing_and_what_others_publish_is_theirs_to_trim() {
+    let server = Server::new(Kind::Redis);
+    let streams = Arc::new(Streams { rules: Vec::new(), retain: retain(10) });
+    let store = Arc::new(Store::new(Options { streams, ..options(&server) }));
+    let mut upkeep = Upkeep::new(store.clone());
+    let mut left = async || {
+        next_round(&server);
+        upkeep.round().await.expect("the server can be used");
+        server.get::<usize>(&["XLEN", "orders"])
+    };
+    fill(&server, "orders", 50);
+    server.call(&["SADD", "moontide:published", "orders"]);
+    let wanted = wants("group", &["orders"], Start::Latest);
+    group::open(&store, &wanted).await.expect("it opens");
+    assert_eq!(left().await, 50, "a command that ends soon has a configuration of its own");
+    let door = Arc::new(Door::new(Arc::new(wanted), "moontide:retry:group".into(), Vec::new()));
+    store.add_door(&door);
+    server.call(&["DEL", "moontide:published"]);
+    assert_eq!(left().await, 50, "only others publish to it");
+    let emit = Emit { stream: "orders".into(), event: Event::new("1", "test", "x"), delay: None };
+    publish::publish(&store, &Due::begin(store.clone()), &[emit]).await.expect("it is stored");
+    // The group has not received it.
+    assert_eq!(left().await, 10);
+    store.close();
+}
+
+#[tokio::test]
 async fn what_a_forgotten_group_or_others_trim_is_counted_once() {
     let server = Server::new(Kind::Redis);
     let opener = store(&server);
@@ -161,7 +201,7 @@ async fn what_a_forgotten_group_or_others_trim_is_counted_once() {
     group::open(&opener, &wants("group", &["orders"], Start::Earliest)).await.expect("it opens");
     server.call(&["XREADGROUP", "GROUP", "group", "c", "COUNT", "10", "STREAMS", "orders", ">"]);
     server.call(&["XTRIM", "orders", "MAXLEN", "=", "60"]);
-    let bus = bus(&server, retain(20)).await;
+    let (bus, _inbox) = keeps(&server, 20).await;
     let lost = || {
         next_round(&server);
         server.get::<Option<u64>>(&["HGET", "moontide:group:group", "lost"]).unwrap_or(0)
@@ -190,7 +230,7 @@ async fn a_group_is_handed_over_and_forgotten() {
     server.call(&["HSET", "moontide:delayed", "moontide:retry:old", "1"]);
     group::open(&opener, &wants("new", &["orders"], Start::At(8))).await.expect("it opens");
     server.advance(60 * 60 * 1000 / 2);
-    let bus = bus(&server, Retain::default()).await;
+    let bus = bus(&server).await;
     let due_moved = || server.get::<usize>(&["XLEN", "moontide:retry:old"]) == 2;
     until("what was due is moved", due_moved).await;
     let moved = bus.hand_over("old", "new").await.expect("neither is served");
@@ -202,7 +242,76 @@ async fn a_group_is_handed_over_and_forgotten() {
     let status = bus.groups().await.expect("it is readable").remove(0);
     assert_eq!((status.group.as_str(), status.lag, status.delayed), ("new", 5 + 3 + 2, 2));
     assert_eq!(strings(&server, &["HKEYS", "moontide:marks:new"]), ["orders/3-0"]);
+    let parked: String = server.get(&["XADD", "moontide:parked", "*", "type", "x"]);
+    server.call(&["ZADD", "moontide:due", "4000000000000", &format!("{parked} moontide:retry:new")]);
+    server.call(&["ZADD", "moontide:due", "4000000000000", "1-0 moontide:retry:other"]);
     assert!(bus.forget("new").await.expect("it is not served") && !bus.forget("new").await.expect("it is gone"));
     assert_eq!(bus.groups().await.expect("it is readable"), []);
+    assert_eq!(strings(&server, &["ZRANGE", "moontide:due", "0", "-1"]), ["1-0 moontide:retry:other"]);
+    assert_eq!(server.get::<usize>(&["XLEN", "moontide:parked"]), 0);
     assert_eq!(server.get::<Vec<String>>(&["KEYS", "moontide:*:new"]), Vec::<String>::new());
+}
+
+/// How many entries a group has that are not settled.
+fn pending(server: &Server, stream: &str, name: &str) -> usize {
+    let script = "local found = redis.pcall('XPENDING', ARGV[1], ARGV[2]); return found.err and 0 or found[1]";
+    server.get(&["EVAL", script, "0", stream, name])
+}
+
+#[tokio::test]
+async fn a_group_whose_move_is_interrupted_again_and_again_is_handed_over_once() {
+    const RETRIES: usize = 1200;
+    let server = Server::new(Kind::Redis);
+    let store = store(&server);
+    for stream in ["orders", "payments"] {
+        fill(&server, stream, 4000);
+    }
+    group::open(&store, &wants("old", &["orders", "payments"], Start::Earliest)).await.expect("it opens");
+    // Of orders the new group skipped what lies between 1,700 and 3,500; of payments it has never heard.
+    group::open(&store, &wants("new", &["orders"], Start::At(3501))).await.expect("it opens");
+    for stream in ["orders", "payments"] {
+        server.call(&["XREADGROUP", "GROUP", "old", "c", "COUNT", "1700", "STREAMS", stream, ">"]);
+    }
+    let script = "for n = 1, tonumber(ARGV[1]) do redis.call('XADD', 'moontide:retry:old', '*', 'type', 'x')
+        local id = redis.call('XADD', 'moontide:parked', '*', 'type', 'x')
+        redis.call('ZADD', 'moontide:due', 4e12 + n, id .. ' moontide:retry:' .. (n % 2 == 0 and 'old' or 'other'))
+        redis.call('HINCRBY', 'moontide:delayed', 'moontide:retry:' .. (n % 2 == 0 and 'old' or 'other'), 1) end";
+    server.call(&["EVAL", script, "0", &RETRIES.to_string()]);
+    server.call(&["HSET", "moontide:group:old", "dead", "7"]);
+    let mut lives = 0;
+    let over = 'lives: loop {
+        lives += 1;
+        let mut life = HandOver::new(&store, "old", "new");
+        for _ in 0..lives {
+            if life.step().await.expect("the server can be used") {
+                break 'lives life;
+            }
+        }
+        for name in ["old", "new"] {
+            let refused = group::open(&store, &wants(name, &["orders"], Start::Latest)).await.expect_err("under way");
+            assert!(refused.to_string().contains("end it with `moontide groups move old new`"), "{refused}");
+        }
+        let refused = HandOver::new(&store, "new", "other").run().await.expect_err("under way");
+        assert!(refused.to_string().contains("groups move old new"), "{refused}");
+        let held: usize = ["old", "new"].iter().map(|name| pending(&server, "orders", name)).sum();
+        assert!((1700..=3500).contains(&held), "nothing is away, and nothing is there twice: {held}");
+    };
+    drop(over);
+    assert!(lives > 3, "it was interrupted");
+    assert_eq!(pending(&server, "orders", "new"), 3500);
+    assert_eq!(pending(&server, "payments", "new"), 1700);
+    assert_eq!(position(&server, "payments", "new"), "1700-0");
+    assert_eq!(server.get::<usize>(&["XLEN", "moontide:retry:new"]), RETRIES);
+    let delayed: Vec<(String, usize)> = server.get(&["HGETALL", "moontide:delayed"]);
+    let half = RETRIES / 2;
+    assert_eq!(delayed, [("moontide:retry:other".to_owned(), half), ("moontide:retry:new".to_owned(), half)]);
+    let due = strings(&server, &["ZRANGE", "moontide:due", "0", "-1"]);
+    assert_eq!(due.iter().filter(|member| member.ends_with(" moontide:retry:new")).count(), half);
+    assert_eq!(server.get::<String>(&["HGET", "moontide:group:new", "dead"]), "7");
+    assert_eq!(server.get::<Vec<String>>(&["KEYS", "moontide:*:old"]), Vec::<String>::new());
+    for stream in ["orders", "payments"] {
+        let groups: Vec<Vec<redis::Value>> = server.get(&["XINFO", "GROUPS", stream]);
+        assert_eq!(groups.len(), 1, "the old group is gone from {stream}");
+    }
+    group::open(&store, &wants("new", &["orders"], Start::Latest)).await.expect("it opens again");
 }
