@@ -141,6 +141,7 @@ impl Store {
         for door in self.doors() {
             match what {
                 b"freed" if *name == *door.subscription.group => door.ring_left(),
+                b"died" => door.ring_left(),
                 b"stream" if finds(&door, name) => door.ring_reopen(),
                 _ => {}
             }

@@ -230,5 +230,7 @@ async fn a_server_that_crashes_under_load_loses_nothing() {
         rig.server().start();
     }
     rig.quiet().await;
+    // What the checker asked last broke off, perhaps.
+    rig.until("the checker has found the server", async || rig.backend.overview.groups().await.is_ok()).await;
     rig.check().await;
 }

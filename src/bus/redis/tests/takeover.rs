@@ -1,10 +1,12 @@
 //! What changes hands, and what does not.
 
 use super::*;
+use crate::bus::redis::RedisBus;
 use crate::bus::redis::beat::Beat;
 use crate::bus::redis::keys::FREE;
 use crate::bus::redis::takeover::{self, Found, Owner};
-use crate::event::EntryId;
+use crate::bus::{Bus, Start, Subscription};
+use crate::event::{EntryId, TypePattern};
 
 const DEAD: &str = "moontide:dead:1";
 
@@ -49,6 +51,55 @@ fn consumers(server: &Server) -> Vec<(String, u64)> {
     all.sort();
     all
 }
+
+/// A process may come and die between two looks of another one, and be buried by a third that has no use for what it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_left_whom_we_never_saw_is_found() {
+    const BURY: &str = include_str!("../scripts/bury.lua");
+    const FAREWELL: &str = include_str!("../scripts/farewell.lua");
+    let hour = Duration::from_secs(3600);
+    // Time goes on: a blocking read that never ends is given up, and whoever waits looks once.
+    for server in KINDS.map(|kind| Server::with(kind, &[])) {
+        let buried = vec![BURY, "0", "moontide:", "ghost:1", "5"];
+        let gone = vec![FAREWELL, "0", "moontide:", "ghost:1", "moontide:ghost:1", "s", "g"];
+        for ended in [buried, gone] {
+            server.call(&["FLUSHALL"]);
+            let options = Options { recovery_time: 4 * hour, beat_every: hour, ..options(&server) };
+            let bus = RedisBus::open(options).await.expect("the server can be used");
+            let inbox = bus.subscribe(everything()).await.expect("the group is opened").inbox;
+            // It has looked for what others left when it hands out what is new, and then the bell is set up.
+            server.call(&["XADD", "s", "1-0", "type", "s"]);
+            inbox.receive(9).await.expect("the server answers");
+            let receiving = tokio::spawn(async move { inbox.receive(9).await });
+            let clients = || server.get::<String>(&["INFO", "clients"]);
+            until("it has nothing to do", || clients().contains("blocked_clients:1\r")).await;
+            server.call(&["HSET", "moontide:beats", "ghost:1", "5"]);
+            server.call(&["EVAL", GHOST, "0"]);
+            server.call(&[&["EVAL"], &ended[..]].concat());
+            let received = tokio::time::timeout(Duration::from_secs(20), receiving).await.expect("it is told");
+            let received = received.expect("it does not panic").expect("the server answers");
+            assert_eq!((received.len(), received[0].orphaned), (1, 1));
+            bus.close().await;
+        }
+    }
+}
+
+fn everything() -> Subscription {
+    Subscription {
+        handler: "h".into(),
+        group: "g".into(),
+        types: vec![TypePattern::parse("*").expect("it is a pattern")],
+        streams: vec!["s".into()],
+        discover: Vec::new(),
+        start: Start::Latest,
+    }
+}
+
+/// A process that reads an entry before anybody else can.
+const GHOST: &str = r"
+redis.call('XADD', 's', '2-0', 'type', 's')
+redis.call('XREADGROUP', 'GROUP', 'g', 'moontide:ghost:1', 'STREAMS', 's', '>')
+";
 
 async fn take(store: &Store, owner: &Owner, max: usize) -> (Vec<(u64, u32, u32)>, bool) {
     let owners = std::slice::from_ref(owner);
