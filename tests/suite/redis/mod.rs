@@ -14,6 +14,7 @@ mod resets;
 mod rig;
 pub mod server;
 mod storm;
+mod strange;
 mod tls;
 
 use harness::RedisHarness;
