@@ -53,6 +53,16 @@ async fn detail(store: &SqliteStore, group: &str) -> Option<GroupDetail> {
     groups.into_iter().find(|detail| detail.group == group)
 }
 
+/// Waits until the writer has done what an inbox that was dropped left it to do: until then its group is served.
+async fn left_alone(store: &SqliteStore, group: &str) {
+    let wait = async {
+        while detail(store, group).await.is_some_and(|detail| detail.live) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("nobody serves it");
+}
+
 /// Receives what there is and counts it, event by event.
 async fn count_all(store: &SqliteStore, inbox: &Arc<dyn Inbox>, group: &str) {
     loop {
@@ -99,6 +109,7 @@ async fn a_group_gets_all_that_another_one_left_and_nothing_twice() {
     runs.iter_mut().zip(10..).for_each(|(run, n)| run.effects.writes = vec![add(&format!("n/{n}"), 1.0)]);
     settle(&new, runs).await;
     drop(new);
+    left_alone(&store, "new").await;
 
     // 7 went back into the old group's claim; 8 and 9 is what the new one had skipped.
     let moved = store.hand_over("old", "new").await.expect("nobody serves them");
@@ -129,6 +140,8 @@ async fn of_two_groups_that_ran_side_by_side_each_gives_what_the_other_has_not_r
     settle(&old, [0, 1, 2, 11].map(|at: usize| commit(&theirs[at])).to_vec()).await;
     settle(&new, vec![commit(&ours[0])]).await;
     drop((old, new, theirs, ours));
+    left_alone(&store, "old").await;
+    left_alone(&store, "new").await;
     let moved = store.hand_over("old", "new").await.expect("nobody serves them");
     assert_eq!(moved, Moved { streams: 1, ..Moved::default() });
     publish(&store, [12]).await;
@@ -151,6 +164,7 @@ async fn a_group_that_does_not_exist_yet_takes_the_place_of_another() {
     let got = receive(&old, 2).await;
     settle(&old, vec![commit(&got[0])]).await;
     drop((old, got));
+    left_alone(&store, "old").await;
     let moved = store.hand_over("old", "new").await.expect("nobody serves it");
     assert_eq!(moved, Moved { streams: 1, ..Moved::default() });
     let new = inbox(&store, "new", Start::Latest).await;
@@ -172,6 +186,7 @@ async fn a_forgotten_group_begins_anew_and_its_dead_letters_stay() {
     settle(&served, vec![run(&got[0], retry(60, "later")), run(&got[1], reject("no"))]).await;
     assert!(store.forget("old").await.is_err(), "it is served");
     drop((served, got));
+    left_alone(&store, "old").await;
     assert!(store.forget("old").await.expect("nobody serves it"));
     assert!(!store.forget("old").await.expect("there is none"));
     let letters = store.list(DeadFilter { limit: 10, ..DeadFilter::default() }).await.expect("they are readable");
