@@ -29,13 +29,17 @@ async fn it_is_not_ready_while_the_store_is_away_and_alive_all_the_time() {
     std::fs::rename(&file, &away).expect("it is there");
     let red = get(address, "/readyz").await;
     assert_eq!((red.status, red.json()["connected"].as_bool()), (503, Some(false)), "{red:?}");
-    assert!(red.json()["problems"][0].as_str().expect("it says why").contains("deleted or replaced"), "{red:?}");
+    assert!(red.json()["problems"].to_string().contains("deleted or replaced"), "it says why: {red:?}");
     let refused = post(address, "/events/order.a", &[], "{}").await;
     assert_eq!(refused.problem().0, 503);
     assert!(refused.has("retry-after: 30"), "{refused:?}");
     assert_eq!(get(address, "/healthz").await.status, 200);
     std::fs::rename(&away, &file).expect("it is there");
-    assert_eq!(get(address, "/readyz").await.status, 200);
+    // Green by itself; a write that failed while the file was away may have been answered only now.
+    let began = Instant::now();
+    while get(address, "/readyz").await.status != 200 {
+        assert!(began.elapsed() < PATIENCE, "it does not come back");
+    }
     assert_eq!(post(address, "/events/order.a", &[], "{}").await.status, 202);
     desk.until_state("n", "1").await;
 }
