@@ -150,7 +150,10 @@ impl Listener {
         let looked = self.store.look([&*self.control].into_iter()).await?;
         let after = looked.into_iter().next().unwrap_or(EntryId(0, 0));
         self.after = Some(after);
-        self.store.doors().iter().for_each(|door| door.ring_left());
+        for door in self.store.doors() {
+            door.ring_left();
+            door.look_for_streams();
+        }
         Ok(after)
     }
 

@@ -116,6 +116,13 @@ impl Door {
         self.ring();
     }
 
+    /// There may be streams that it asks for and of which it was not told.
+    pub fn look_for_streams(&self) {
+        if !self.subscription.discover.is_empty() {
+            self.ring_reopen();
+        }
+    }
+
     /// The streams that it reads.
     pub fn sources(&self) -> Vec<Arc<str>> {
         self.state.lock().sources.clone()

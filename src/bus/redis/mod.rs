@@ -185,6 +185,8 @@ impl Bus for RedisBus {
         let sources = [retry.clone()].into_iter().chain(streams.into_iter().map(Arc::from)).collect();
         let door = Arc::new(Door::new(subscription, retry, sources));
         self.store.add_door(&door);
+        // A stream that appeared between the look above and now told nobody who had this door.
+        door.look_for_streams();
         Ok(Subscribed {
             inbox: Arc::new(RedisInbox {
                 store: self.store.clone(),
