@@ -115,3 +115,10 @@ local function store_events(from, count)
   end
   return nil, ids
 end
+
+-- Why a call that does nothing else cannot store the `count` events at argument `from`: wrong, or forbidden.
+local function unpublishable(from, count)
+  return check_events(from, count) or unfit(parked, 'stream')
+    or barred('ZADD', due, 1, 'a') or barred('HINCRBY', delayed, 'a', 1)
+    or barred('XADD', p .. 'bell', '*', 'a', 'b') or barred('SADD', p .. 'streams', 'a')
+end

@@ -4,9 +4,9 @@ local key, body, window = take(), take(), take()
 local before = redis.call('GET', key)
 if before then return before == body and 'before' or 'other' end
 local count = take()
-local why = check_events(at, count) or unfit(parked, 'stream')
-if why then return redis.error_reply('REFUSED ' .. why) end
+local why = unpublishable(at, count) or barred('SET', key, body, 'PX', window)
+if why then return refused(why) end
 local failed = store_events(at, count)
-if failed then return redis.error_reply('REFUSED ' .. failed) end
+if failed then return refused(failed) end
 redis.call('SET', key, body, 'PX', window)
 return 'stored'

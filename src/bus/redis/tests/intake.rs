@@ -35,3 +35,25 @@ async fn what_cannot_be_stored_claims_nothing() {
     assert_eq!(server.get::<u64>(&["XLEN", "orders"]), 0);
     assert_eq!(bus.take_in(vec![emit("orders", "a")], claim).await.expect("it is taken"), TakenIn::Stored);
 }
+
+#[tokio::test]
+async fn what_the_acl_forbids_is_asked_before_anything_is_stored() {
+    // Every key of ours, claims only to be read; every key of ours, and not the stream.
+    let mut but_claims = vec!["~orders", "%R~moontide:intake:*"];
+    but_claims.extend(["~moontide:parked", "~moontide:due", "~moontide:delayed", "~moontide:bell"]);
+    but_claims.extend(["~moontide:streams", "~moontide:published"]);
+    for allowed in [but_claims, vec!["~moontide:*"]] {
+        let server = Server::new(Kind::Redis);
+        server.call(&["ACL", "SETUSER", "worker", "on", ">geheim", "~*", "&*", "+@all"]);
+        let address = server.url().replace("redis://", "redis://worker:geheim@");
+        let address = Address::parse(&address).expect("it is an address");
+        let bus = RedisBus::open(Options { address, ..options(&server) }).await.expect("the server can be used");
+        let claim = Claim { key: RecordKey([7; 16]), body: 1, window: Duration::from_secs(60) };
+        server.call(&[&["ACL", "SETUSER", "worker", "resetkeys"][..], &allowed].concat());
+        let error = bus.take_in(vec![emit("orders", "a")], claim).await.expect_err("it is forbidden");
+        assert!(error.is_passing() && error.to_string().contains("ACL"), "nobody's fault: {error}");
+        server.call(&["ACL", "SETUSER", "worker", "~*"]);
+        assert_eq!(server.get::<u64>(&["XLEN", "orders"]), 0, "{allowed:?}");
+        assert_eq!(bus.take_in(vec![emit("orders", "a")], claim).await.expect("it is taken"), TakenIn::Stored);
+    }
+}
