@@ -9,6 +9,7 @@ mod check;
 mod handlers;
 mod http;
 mod layers;
+mod layouts;
 mod problem;
 mod raw;
 mod secrets;

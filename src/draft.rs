@@ -102,7 +102,9 @@ impl Draft {
             data: self.data,
         };
         check_lengths(&event)?;
-        Ok(Emit { stream: defaults.streams.of(&event.kind), event, delay: defaults.delay })
+        let stream = defaults.streams.of(&event.kind);
+        defaults.streams.layouts(&stream).check(&event).map_err(|needs| format!("cannot lie in {stream}: {needs}"))?;
+        Ok(Emit { stream, event, delay: defaults.delay })
     }
 }
 

@@ -13,7 +13,8 @@
 //! | [`clock`] | the only look at the wall clock | anybody |
 //! | [`outcome`] | the closed set of what a run can produce | who ran it, who applies it |
 //! | [`judge`] | retry or death, as a pure function | clocks, stores, randomness |
-//! | [`streams`] | which stream a type lives in | stores |
+//! | [`envelope`] | how an event lies on the wire: layouts of other services | stores |
+//! | [`streams`] | which stream a type lives in, and the layout of its entries | stores |
 //! | [`bus`] | the seams to what carries events and keeps state, and their implementations | scripts, workers, metrics |
 //! | [`hot`] | turns on state keys on which runs collided | what the keys hold |
 //! | [`script`] | Luau: loading, the sandbox, limits, what scripts see | stores but for reading, verdicts |
@@ -35,6 +36,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod draft;
+pub mod envelope;
 pub mod event;
 pub mod host;
 pub mod hot;

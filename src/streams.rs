@@ -1,10 +1,11 @@
 //! Which stream a type lives in.
 //!
-//! Owns the rules of `[[stream]]`: the first rule that matches a type names its stream; a type without a match lives in
-//! `events:{type}`. Knows nothing of stores.
+//! Owns the rules of `[[stream]]`: the first rule that matches a type names its stream, and the layout of what lies there; a
+//! type without a match lives in `events:{type}`, as Moontide writes it. Knows nothing of stores.
 
 use std::time::Duration;
 
+use crate::envelope::Layouts;
 use crate::event::{ATTRIBUTE_BYTES_MAX, TypePattern, check_type};
 
 /// Where types live that no rule names.
@@ -35,6 +36,8 @@ pub struct StreamRule {
     pub name: String,
     /// `None`: the rule says nothing of it.
     pub retain: Option<Retain>,
+    /// How entries are laid out; what is emitted has the first one.
+    pub layouts: Layouts,
 }
 
 /// How much of the past a stream keeps, at least; never less than a living group still needs.
@@ -79,6 +82,11 @@ impl Streams {
     /// What a rule says that `stream` keeps.
     pub fn retain_by_rule(&self, stream: &str) -> Option<Retain> {
         self.rule_of(stream)?.retain
+    }
+
+    /// How the entries of `stream` are laid out.
+    pub fn layouts(&self, stream: &str) -> &Layouts {
+        self.rule_of(stream).map_or(Layouts::own(), |rule| &rule.layouts)
     }
 
     /// What `stream` keeps.
@@ -129,8 +137,12 @@ mod tests {
     }
 
     fn shop() -> Streams {
-        let rule =
-            |types: &str, name: &str| StreamRule { types: vec![pattern(types)], name: name.into(), retain: None };
+        let rule = |types: &str, name: &str| StreamRule {
+            types: vec![pattern(types)],
+            name: name.into(),
+            retain: None,
+            layouts: Layouts::default(),
+        };
         Streams { rules: vec![rule("Checkout*", "shop"), rule("audit.**", "log:{type}")], retain: Retain::default() }
     }
 

@@ -23,6 +23,7 @@ use bytes::Bytes;
 pub use self::intake::{Claim, Intake, TakenIn};
 
 use crate::clock::Millis;
+use crate::envelope::Fields;
 use crate::event::{EntryId, Event, TypePattern};
 use crate::judge::{DeathReason, Verdict};
 use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
@@ -140,6 +141,8 @@ pub struct Delivery {
     pub stream: Arc<str>,
     pub entry: EntryId,
     pub event: Result<Event, Undecodable>,
+    /// The fields of the entry, where it is in a layout of others: a dead letter keeps them.
+    pub lay: Option<Box<Fields>>,
     /// What happened before; `None` for a first delivery.
     pub past: Option<Box<Past>>,
     /// How often its process died before it was settled. From 2 on it must be run alone, after [`Inbox::mark`].
@@ -236,8 +239,7 @@ pub struct PastFailure {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Undecodable {
     pub reason: String,
-    /// Field names and values, in their order.
-    pub fields: Vec<(Bytes, Bytes)>,
+    pub fields: Fields,
 }
 
 /// One execution and what is to become of it.

@@ -8,8 +8,10 @@ use super::bus::{check_stream_name, read_bus, read_redis, read_sqlite};
 use super::handlers::{HandlerRules, read_values};
 use super::http::{read_http, read_metrics};
 use super::layers::Surroundings;
+use super::layouts::{Carrier, read_layout, read_layouts};
 use super::raw::{Checker, Table};
 use super::{Config, Log, LogFormat, LogLevel, secrets};
+use crate::envelope::Layout;
 use crate::event::TypePattern;
 use crate::script::Limits;
 use crate::streams::{Retain, StreamRule, Streams};
@@ -24,7 +26,8 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let bus = read_bus(root.table("bus"));
     let sqlite = read_sqlite(root.table("sqlite"));
     let (recovery_time, forget_group_after) = read_groups(root.table("groups"));
-    let streams = Arc::new(read_streams(&mut root));
+    let layouts = read_layouts(&root.table("layout"), checker);
+    let streams = Arc::new(read_streams(&mut root, &layouts));
     let redis = read_redis(root.table("redis"), &streams);
     let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());
     let secrets = secrets::read(root.table("secrets"), &around.environment);
@@ -144,11 +147,11 @@ pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
     given
 }
 
-fn read_streams(root: &mut Table<'_>) -> Streams {
+fn read_streams(root: &mut Table<'_>, layouts: &[Layout]) -> Streams {
     let retain = read_retain(root.table("retain"), Retain::default()).unwrap_or_default();
     let mut rules: Vec<StreamRule> = Vec::new();
     for mut table in root.tables("stream") {
-        let rule = read_stream(&mut table, retain);
+        let rule = read_stream(&mut table, retain, layouts);
         for earlier in &rules {
             if let Some(twice) = rule.types.iter().find(|pattern| earlier.types.contains(pattern)) {
                 let message =
@@ -158,6 +161,9 @@ fn read_streams(root: &mut Table<'_>) -> Streams {
             if earlier.name == rule.name && earlier.retain != rule.retain {
                 table.note("retain", format!("differs from an earlier table of {:?}; say it once", rule.name));
             }
+            if earlier.name == rule.name && earlier.layouts != rule.layouts {
+                table.note("layout", format!("differs from an earlier table of {:?}; say the same", rule.name));
+            }
         }
         table.close();
         rules.push(rule);
@@ -165,7 +171,7 @@ fn read_streams(root: &mut Table<'_>) -> Streams {
     Streams { rules, retain }
 }
 
-fn read_stream(table: &mut Table<'_>, retain: Retain) -> StreamRule {
+fn read_stream(table: &mut Table<'_>, retain: Retain, layouts: &[Layout]) -> StreamRule {
     let name = table.text("name");
     if let Err(message) = check_stream_name(&name) {
         table.note("name", message);
@@ -184,7 +190,8 @@ fn read_stream(table: &mut Table<'_>, retain: Retain) -> StreamRule {
             Err(error) => table.note("types", format!("{text:?} is no pattern: {error}")),
         }
     }
-    StreamRule { types, name, retain: read_retain(table.table("retain"), retain) }
+    let layouts = read_layout(table, layouts, Carrier::Stream);
+    StreamRule { types, name, retain: read_retain(table.table("retain"), retain), layouts }
 }
 
 /// What a table says that is kept, and where it is silent, `base`; `None`: it says nothing.

@@ -218,6 +218,7 @@ fn delivery(n: u64) -> Delivery {
         stream: "events:tick".into(),
         entry: EntryId(n, 0),
         event: Ok(event("tick", n, "{}").event),
+        lay: None,
         past: None,
         orphaned: 0,
         deaths: 0,

@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 use redis::Cmd;
 use rmp::{Marker, encode};
 
-use super::entry::{self, Fields};
+use super::entry::Fields;
 use super::procedure::Procedure;
+use super::store::Store;
 use crate::event::EntryId;
 use crate::outcome::Emit;
 
@@ -113,7 +114,7 @@ impl Args {
     }
 
     /// How many events there are, and then they.
-    pub fn events(&mut self, emits: &[Emit], known: &KnownStreams) {
+    pub fn events(&mut self, emits: &[Emit], store: &Store) {
         self.int(emits.len() as u64);
         for emit in emits {
             self.push(&emit.stream);
@@ -121,8 +122,8 @@ impl Args {
                 None => self.push("-"),
                 Some(delay) => self.int(millis(delay)),
             }
-            self.flag(known.is_new(&emit.stream));
-            self.fields(&entry::event_fields(&emit.event));
+            self.flag(store.known.is_new(&emit.stream));
+            self.fields(&store.options.streams.layouts(&emit.stream).write(&emit.event));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::entry::{self, Fields};
+use super::entry::{self, Fields, Read};
 use super::fault::Fault;
 use super::reply::parse_id;
 use crate::bus::past as stored;
@@ -15,6 +15,7 @@ use crate::bus::{DeadId, DeadLetter, Delivery, PastFailure, Undecodable};
 use crate::clock::Millis;
 use crate::event::EntryId;
 use crate::judge::DeathReason;
+use crate::streams::Streams;
 
 /// In front of the name of an event's field that is called like one of ours.
 const ESCAPE: &[u8] = b"event.";
@@ -51,10 +52,7 @@ pub(super) struct Letter<'a> {
 /// The fields of `letter`, all but `failed_at`: only the server knows when that is (`scripts/iso8601.lua`).
 pub(super) fn fields(letter: &Letter<'_>) -> Fields {
     let (stream, entry) = letter.delivery.origin();
-    let mut fields: Fields = match &letter.delivery.event {
-        Ok(event) => entry::event_fields(event),
-        Err(raw) => raw.fields.clone(),
-    };
+    let mut fields = entry::as_it_lay(&letter.delivery.event, letter.delivery.lay.as_deref());
     fields.iter_mut().for_each(|(name, _)| escape(name));
     let error = letter.failures.last().map_or("", |last| last.failure.message.as_str());
     let mut say =
@@ -97,8 +95,20 @@ pub(super) fn place(id: DeadId) -> EntryId {
     EntryId(id.0 >> 20, id.0 & 0xf_ffff)
 }
 
+/// A letter, and its event as it lay where it came from.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub letter: DeadLetter,
+    pub lay: Option<Box<Fields>>,
+}
+
 /// The letter that lies at `at`.
-pub(super) fn read(at: EntryId, fields: Fields, replayed_at: Option<Millis>) -> Result<DeadLetter, Fault> {
+pub(super) fn read(
+    streams: &Streams,
+    at: EntryId,
+    fields: Fields,
+    replayed_at: Option<Millis>,
+) -> Result<Found, Fault> {
     let id = number(at);
     let unreadable = || Fault::Unusable(format!("dead letter {id} is not readable by this version of moontide"));
     let (known, event): (Fields, Fields) = fields.into_iter().partition(|(name, _)| is_ours(name));
@@ -108,16 +118,17 @@ pub(super) fn read(at: EntryId, fields: Fields, replayed_at: Option<Millis>) -> 
     let (stream, origin) = (must(STREAM)?, parse_id(&must(ORIGIN)?).ok_or_else(unreadable)?);
     let event: Fields = event.into_iter().map(|(name, value)| (unescaped(name), value)).collect();
     let failures = stored::read_failures(must(FAILURES)?.as_bytes()).map_err(|_| unreadable())?;
-    Ok(DeadLetter {
+    let read = match text(UNDECODABLE) {
+        Some(reason) => Read { event: Err(Undecodable { reason, fields: event }), past: None, lay: None },
+        None => entry::read(streams, &stream, origin, event),
+    };
+    let letter = DeadLetter {
         id,
         handler: must(HANDLER)?,
         group: text(GROUP).unwrap_or_default(),
         version: must(VERSION)?,
         reason: DeathReason::parse(&must(REASON)?).ok_or_else(unreadable)?,
-        event: match text(UNDECODABLE) {
-            Some(reason) => Err(Undecodable { reason, fields: event }),
-            None => entry::read(&stream, origin, event),
-        },
+        event: read.event,
         stream,
         entry: origin,
         attempts: must(ATTEMPTS)?.parse().map_err(|_| unreadable())?,
@@ -125,7 +136,8 @@ pub(super) fn read(at: EntryId, fields: Fields, replayed_at: Option<Millis>) -> 
         failures,
         idempotency_key: text(KEY),
         replayed_at,
-    })
+    };
+    Ok(Found { letter, lay: read.lay })
 }
 
 fn unescaped(name: Bytes) -> Bytes {
@@ -160,6 +172,7 @@ mod tests {
             stream: "moontide:retry:billing".into(),
             entry: EntryId(99, 0),
             event,
+            lay: None,
             past: Some(Box::new(past)),
             orphaned: 0,
             deaths: 0,
@@ -182,7 +195,8 @@ mod tests {
         });
         let failed_at = Bytes::from_static(b"2026-11-21T00:24:00.007Z");
         fields.insert(0, (Bytes::from_static(b"failed_at"), failed_at));
-        let letter = read(EntryId(1_795_220_640_009, 1), fields, Some(8)).expect("our own fields are readable");
+        let at = EntryId(1_795_220_640_009, 1);
+        let letter = read(&Streams::default(), at, fields, Some(8)).expect("our own fields are readable").letter;
         assert_eq!(
             (letter.handler.as_str(), letter.group.as_str(), letter.version.as_str()),
             ("billing", "bills", "v2")

@@ -159,7 +159,7 @@ mod tests {
     fn delivery(entry: EntryId, lease: Lease) -> Delivery {
         let event = Ok(Event::new("1", "test", "t"));
         let stream = "orders".into();
-        Delivery { lease, stream, entry, event, past: None, orphaned: 0, deaths: 0, received: 0 }
+        Delivery { lease, stream, entry, event, lay: None, past: None, orphaned: 0, deaths: 0, received: 0 }
     }
 
     #[test]

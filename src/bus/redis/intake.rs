@@ -23,7 +23,7 @@ impl Intake for RedisBus {
         args.push(store.keys.intake(&claim.key));
         args.push(format!("{:032x}", claim.body));
         args.int(millis(claim.window).max(1));
-        args.events(&emits, &store.known);
+        args.events(&emits, store);
         let answer = store.run(&TAKE_IN, &args.done()).await?;
         match reply::text(answer).map_err(|fault| store.told(fault))?.as_str() {
             "stored" => Ok(TakenIn::Stored),

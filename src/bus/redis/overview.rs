@@ -93,8 +93,12 @@ impl Overview for RedisBus {
             let own = self.store.keys.is_own(stream);
             found.extend(page.into_iter().map(|(id, fields)| {
                 let fields = fields.unwrap_or_default();
-                let event = if own { entry::read_own(stream, id, fields).0 } else { entry::read(stream, id, fields) };
-                (id, event)
+                let streams = &self.store.options.streams;
+                let read = match own {
+                    true => entry::read_own(streams, stream, id, fields),
+                    false => entry::read(streams, stream, id, fields),
+                };
+                (id, read.event)
             }));
             if ended {
                 break;

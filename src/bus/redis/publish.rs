@@ -16,7 +16,7 @@ pub(super) async fn publish(store: &Store, due: &Due, emits: &[Emit]) -> Result<
     let procedure = &store.procedures.publish;
     let mut args = Args::of(procedure);
     args.push(store.keys.prefix());
-    args.events(emits, &store.known);
+    args.events(emits, store);
     let ids = store.run(procedure, &args.done()).await?;
     if let Some(delay) = emits.iter().filter_map(|emit| emit.delay).min() {
         due.added(delay);

@@ -10,7 +10,7 @@ use redis::{Pipeline, Value};
 
 use super::beat::Beat;
 use super::door::{Door, Reasons};
-use super::entry;
+use super::entry::{self, Read};
 use super::fault::Fault;
 use super::store::Store;
 use super::takeover::{self, Found};
@@ -198,29 +198,35 @@ fn entries(read: Value) -> Result<Vec<(String, Vec<Found>)>, Fault> {
 /// Makes deliveries of what was found, and notes what nobody asked for.
 fn take_in(store: &Store, door: &Door, stream: &Arc<str>, found: Vec<Found>) -> Vec<Delivery> {
     let own = *stream == door.retry;
-    let wants = |found: &Found| own || entry::kind(&found.fields).is_none_or(|kind| door.subscription.wants(kind));
-    let (wanted, unwanted): (Vec<_>, Vec<_>) = found.into_iter().partition(wants);
-    unwanted.iter().for_each(|found| door.unwanted(stream, found.entry));
-    let ids: Vec<_> = wanted.iter().map(|found| (found.entry, found.count)).collect();
+    let streams = &store.options.streams;
+    let layouts = streams.layouts(stream);
+    let mut wanted = Vec::with_capacity(found.len());
+    for mut found in found {
+        // Most of what nobody asks for is not even read.
+        let asked = own || layouts.kind(&found.fields).is_none_or(|kind| door.subscription.wants(kind));
+        let read = asked.then(|| match (own, std::mem::take(&mut found.fields)) {
+            (true, fields) => entry::read_own(streams, stream, found.entry, fields),
+            (false, fields) => entry::read(streams, stream, found.entry, fields),
+        });
+        let asked = |read: &Read| own || read.event.as_ref().map_or(true, |event| door.subscription.wants(&event.kind));
+        match read.filter(asked) {
+            Some(read) => wanted.push((found, read)),
+            None => door.unwanted(stream, found.entry),
+        }
+    }
+    let ids: Vec<_> = wanted.iter().map(|(found, _)| (found.entry, found.count)).collect();
     let leases = door.with_held(|held| held.take_in(stream, &ids));
     let received = store.now();
-    let deliveries = wanted.into_iter().zip(leases).map(|(found, lease)| {
-        let orphaned = found.orphaned();
-        let Found { entry: id, fields, deaths, .. } = found;
-        let (event, past) = match own {
-            true => entry::read_own(stream, id, fields),
-            false => (entry::read(stream, id, fields), None),
-        };
-        Delivery {
-            lease,
-            stream: stream.clone(),
-            entry: id,
-            event,
-            past: past.map(Box::new),
-            orphaned,
-            deaths,
-            received,
-        }
+    let deliveries = wanted.into_iter().zip(leases).map(|((found, read), lease)| Delivery {
+        lease,
+        stream: stream.clone(),
+        entry: found.entry,
+        event: read.event,
+        lay: read.lay,
+        past: read.past.map(Box::new),
+        orphaned: found.orphaned(),
+        deaths: found.deaths,
+        received,
     });
     deliveries.collect()
 }

@@ -41,21 +41,20 @@ impl DeadLetters for RedisBus {
             let from = after.map_or_else(|| "-".into(), |entry| format!("({entry}"));
             let page = letters_in(&self.store, &from, "+", PAGE).await?;
             let Some(last) = page.last() else { break };
-            after = Some(dead::place(last.id));
-            letters.extend(page.into_iter().filter(fits));
+            after = Some(dead::place(last.letter.id));
+            letters.extend(page.into_iter().map(|found| found.letter).filter(fits));
         }
         letters.truncate(filter.limit);
         Ok(letters)
     }
 
     async fn get(&self, id: DeadId) -> Result<Option<DeadLetter>, BusError> {
-        let place = dead::place(id).to_string();
-        Ok(letters_in(&self.store, &place, &place, 1).await?.pop())
+        Ok(letter(&self.store, id).await?.map(|found| found.letter))
     }
 
     async fn replay(&self, id: DeadId) -> Result<Replayed, BusError> {
         let store = &self.store;
-        let Some(letter) = self.get(id).await? else { return Ok(Replayed::Missing) };
+        let Some(dead::Found { letter, lay }) = letter(store, id).await? else { return Ok(Replayed::Missing) };
         let now = reply::time(store.call(&redis::cmd("TIME")).await?).map_err(|fault| store.told(fault))?;
         let past = Past {
             attempts: 0,
@@ -70,7 +69,7 @@ impl DeadLetters for RedisBus {
         args.push(store.keys.prefix());
         args.entry(dead::place(id));
         args.push(&letter.group);
-        args.fields(&entry::fields_with_past(&letter.event, &past));
+        args.fields(&entry::fields_with_past(&letter.event, lay.as_deref(), &past));
         let answer = store.run(&REPLAY, &args.done()).await?;
         match reply::int(&answer).map_err(|fault| store.told(fault))? {
             0 => Ok(Replayed::Missing),
@@ -94,10 +93,9 @@ pub(super) async fn discard(store: &Store, ids: &[DeadId]) -> Result<u64, BusErr
         let mut args = Args::of(&DISCARD);
         args.push(store.keys.prefix());
         for id in some {
-            let place = dead::place(*id);
-            let letter = letters_in(store, &place.to_string(), &place.to_string(), 1).await?.pop();
-            args.entry(place);
-            args.push(letter.map(|letter| letter.group).unwrap_or_default());
+            let found = letter(store, *id).await?;
+            args.entry(dead::place(*id));
+            args.push(found.map(|found| found.letter.group).unwrap_or_default());
         }
         let answer = store.run(&DISCARD, &args.done()).await?;
         discarded += reply::int(&answer).map_err(|fault| store.told(fault))?.unsigned_abs();
@@ -105,8 +103,19 @@ pub(super) async fn discard(store: &Store, ids: &[DeadId]) -> Result<u64, BusErr
     Ok(discarded)
 }
 
+/// The letter with this number.
+async fn letter(store: &Store, id: DeadId) -> Result<Option<dead::Found>, BusError> {
+    let place = dead::place(id).to_string();
+    Ok(letters_in(store, &place, &place, 1).await?.pop())
+}
+
 /// The letters from `from` to `to`, at most `count`.
-pub(super) async fn letters_in(store: &Store, from: &str, to: &str, count: usize) -> Result<Vec<DeadLetter>, BusError> {
+pub(super) async fn letters_in(
+    store: &Store,
+    from: &str,
+    to: &str,
+    count: usize,
+) -> Result<Vec<dead::Found>, BusError> {
     let dead = store.keys.own("dead");
     let mut ask = Pipeline::new();
     ask.cmd("XRANGE").arg(&dead).arg(from).arg(to).arg("COUNT").arg(count);
@@ -114,7 +123,7 @@ pub(super) async fn letters_in(store: &Store, from: &str, to: &str, count: usize
     ask.cmd("HGETALL").arg(store.keys.own("moved"));
     store.check_open()?;
     let answers = store.link.send(&ask).await.map_err(|fault| store.told(fault))?;
-    let read = || -> Result<Vec<DeadLetter>, Fault> {
+    let read = || -> Result<Vec<dead::Found>, Fault> {
         let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or(Ok(redis::Value::Nil));
         let entries = reply::list(next()?)?;
@@ -124,9 +133,9 @@ pub(super) async fn letters_in(store: &Store, from: &str, to: &str, count: usize
             let (at, fields) = reply::entry(value)?;
             let since = replayed.get(at.to_string().as_bytes());
             let since = since.and_then(|since| std::str::from_utf8(since).ok()?.parse::<Millis>().ok());
-            let mut letter = dead::read(at, fields.unwrap_or_default(), since)?;
-            letter.group = moved.now(letter.group, at);
-            Ok(letter)
+            let mut found = dead::read(&store.options.streams, at, fields.unwrap_or_default(), since)?;
+            found.letter.group = moved.now(found.letter.group, at);
+            Ok(found)
         };
         entries.into_iter().map(letter).collect()
     };

@@ -91,7 +91,7 @@ impl Settler<'_> {
         }
         reads(args, &run.reads);
         self.record(args, run);
-        args.events(&run.effects.events, &self.store.known);
+        args.events(&run.effects.events, self.store);
         self.writes(args, &run.effects.writes);
     }
 
@@ -111,7 +111,7 @@ impl Settler<'_> {
                 let past = Past::after(delivery, failure, &run.version, self.store.now(), *counted);
                 args.push("R");
                 args.int(millis(*delay));
-                args.fields(&entry::fields_with_past(&delivery.event, &past));
+                args.fields(&entry::fields_with_past(&delivery.event, delivery.lay.as_deref(), &past));
             }
             Verdict::Dead { reason, failure } => {
                 let failures = Past::after(delivery, failure, &run.version, self.store.now(), true).failures;

@@ -134,7 +134,8 @@ impl Upkeep {
         let oldest = before(now, retain);
         let upto = format!("{oldest}-{}", u64::MAX);
         let letters = replay::letters_in(&self.store, "-", &upto, LETTERS_MAX).await?;
-        let old = letters.iter().filter(|letter| letter.replayed_at.is_none_or(|at| at <= oldest));
+        let letters = letters.into_iter().map(|found| found.letter);
+        let old = letters.filter(|letter| letter.replayed_at.is_none_or(|at| at <= oldest));
         let old: Vec<DeadId> = old.map(|letter| letter.id).collect();
         replay::discard(&self.store, &old).await.map(drop)
     }

@@ -82,7 +82,7 @@ mod tests {
     fn delivery(lease: Lease) -> Delivery {
         let event = Err(Undecodable { reason: String::new(), fields: Vec::new() });
         let (stream, entry) = ("orders".into(), EntryId(3, 7));
-        Delivery { lease, stream, entry, event, past: None, orphaned: 0, deaths: 0, received: 0 }
+        Delivery { lease, stream, entry, event, lay: None, past: None, orphaned: 0, deaths: 0, received: 0 }
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl RelayInbox {
         let deliver = |((one, place), _): ((Carried, Place), bool)| {
             let lease = hand.take(place)?;
             let Carried { stream, entry, event } = one;
-            Some(Delivery { lease, stream, entry, event, past: None, orphaned: 0, deaths: 0, received: now })
+            Some(Delivery { lease, stream, entry, event, lay: None, past: None, orphaned: 0, deaths: 0, received: now })
         };
         Ok(news.filter_map(deliver).collect())
     }

@@ -226,6 +226,7 @@ pub(super) fn delivery(tx: &Tx<'_>, entry: &rusqlite::Row<'_>, stream: &Arc<str>
         stream: stream.clone(),
         entry: entry_id(seq_of(entry.get(0)?)),
         event,
+        lay: None,
         past,
         orphaned: 0,
         deaths: 0,

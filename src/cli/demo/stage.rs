@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::config::{BusUrl, Config, Redis};
 use crate::demo::examples;
+use crate::envelope::Layouts;
 use crate::event::TypePattern;
 use crate::host;
 use crate::streams::{Retain, StreamRule, Streams};
@@ -121,7 +122,12 @@ fn move_to(prefix: &str, config: &mut Config) {
         allow_eviction: config.redis.allow_eviction,
     };
     let all = TypePattern::parse("*").expect("it is a pattern");
-    let rule = StreamRule { types: vec![all], name: format!("{prefix}events:{{type}}"), retain: None };
+    let rule = StreamRule {
+        types: vec![all],
+        name: format!("{prefix}events:{{type}}"),
+        retain: None,
+        layouts: Layouts::default(),
+    };
     config.streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
 }
 

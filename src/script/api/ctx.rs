@@ -1,9 +1,11 @@
 //! `ctx`: emit, sleep, and the three calls that end a run.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
+use serde_json::value::RawValue;
 
 use super::args::{cut, duration, method, optional_text, options, text, wrong};
 use super::{Home, Problem, action, later, over_limit, waiting};
@@ -15,7 +17,7 @@ use crate::script::run::{Run, Task};
 use crate::streams::check_stream;
 
 const EMIT: &str = "ctx:emit";
-const EMIT_OPTIONS: [&str; 5] = ["id", "subject", "stream", "delay", "partition_key"];
+const EMIT_OPTIONS: [&str; 6] = ["id", "subject", "stream", "delay", "partition_key", "ext"];
 /// Where `partition_key` travels: the CloudEvents extension of the partitioning specification.
 const PARTITION_KEY: &str = "partitionkey";
 
@@ -29,10 +31,20 @@ impl Signature {
         Self(Json::trusted(serde_json::json!({ "handler": handler, "handlerversion": version }).to_string()))
     }
 
-    /// Without a partition key: a reference to what is there.
-    fn with(&self, partition_key: Option<&str>) -> Json {
-        let Some(key) = partition_key else { return self.0.clone() };
-        Json::trusted(format!("{{\"{PARTITION_KEY}\":{},{}", serde_json::Value::from(key), &self.0.text()[1..]))
+    /// Besides what a script gives. Where it gives nothing: a reference to what is there.
+    fn with(&self, partition_key: Option<&str>, given: Option<&Json>) -> Result<Json, serde_json::Error> {
+        if partition_key.is_none() && given.is_none() {
+            return Ok(self.0.clone());
+        }
+        let mut members: BTreeMap<String, Box<RawValue>> = match given {
+            Some(given) => serde_json::from_slice(given.bytes())?,
+            None => BTreeMap::new(),
+        };
+        members.extend(serde_json::from_slice::<BTreeMap<_, _>>(self.0.bytes())?);
+        if let Some(key) = partition_key {
+            members.insert(PARTITION_KEY.to_owned(), serde_json::value::to_raw_value(key)?);
+        }
+        serde_json::to_vec(&members).map(Json::trusted)
     }
 }
 
@@ -62,7 +74,8 @@ fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<()
     check_type(&kind)
         .map_err(|error| Problem::Wrong(format!("{EMIT}: type: expected an event type, got {kind:?}: {error}")))?;
     let data = encode(lua, home, &run, (EMIT, "data"), &data)?;
-    let emit = with_options(home, envelope(home, &run, kind, data)?, &opts)?;
+    let emit = with_options(lua, home, &run, envelope(home, &run, kind, data)?, &opts)?;
+    fits_layout(&run, &emit)?;
     let added = run.buffer.borrow_mut().emit(emit, &run.limits);
     added.map_err(|over| over_limit(&run, &over))
 }
@@ -81,14 +94,21 @@ fn envelope(home: &Home, run: &Run, kind: String, data: Json) -> Result<Emit, Pr
         correlation_id: Some(cause.correlation_id.as_ref().unwrap_or(&cause.id).clone()),
         causation_id: Some(cause.id.clone()),
         traceparent: cause.traceparent.clone(),
-        ext: Some(home.signature.with(None)),
+        ext: Some(home.signature.0.clone()),
         data: Some(data),
         kind,
     };
     Ok(Emit { stream: task.services.streams.of(&event.kind), event, delay: None })
 }
 
-fn with_options(home: &Home, mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
+/// Refused here, where the script can be told: when it is settled, nobody can.
+fn fits_layout(run: &Run, emit: &Emit) -> Result<(), Problem> {
+    let Some(task) = &run.task else { return Ok(()) };
+    let fits = task.services.streams.layouts(&emit.stream).check(&emit.event);
+    fits.map_err(|needs| Problem::Wrong(format!("{EMIT}: data: cannot lie in stream {:?}: {needs}", emit.stream)))
+}
+
+fn with_options(lua: &Lua, home: &Home, run: &Run, mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {
     let Some(opts) = options(EMIT, opts, &EMIT_OPTIONS)? else { return Ok(emit) };
     if let Some(id) = attribute(&opts, "id")? {
         emit.event.id = id;
@@ -100,12 +120,28 @@ fn with_options(home: &Home, mut emit: Emit, opts: &Value) -> Result<Emit, Probl
         })?;
         emit.stream = stream;
     }
-    if let Some(key) = attribute(&opts, "partition_key")? {
-        emit.event.ext = Some(home.signature.with(Some(&key)));
+    let (key, given) = (attribute(&opts, "partition_key")?, extensions(lua, home, run, &opts)?);
+    if key.is_some() || given.is_some() {
+        let ext = home.signature.with(key.as_deref(), given.as_ref());
+        emit.event.ext = Some(ext.map_err(|error| Problem::Wrong(format!("{EMIT}: opts.ext: {error}")))?);
     }
     let delay: Value = opts.raw_get("delay")?;
     emit.delay = if delay.is_nil() { None } else { Some(duration(EMIT, "opts.delay", &delay)?) };
     Ok(emit)
+}
+
+/// What a script gives besides the attributes that have names of their own.
+fn extensions(lua: &Lua, home: &Home, run: &Run, opts: &Table) -> Result<Option<Json>, Problem> {
+    const EXT: &str = "opts.ext";
+    let given: Value = opts.raw_get("ext")?;
+    if given.is_nil() {
+        return Ok(None);
+    }
+    let ext = encode(lua, home, run, (EMIT, EXT), &given)?;
+    match ext.bytes().first() {
+        Some(b'{') => Ok(Some(ext)),
+        _ => Err(wrong(EMIT, EXT, "a table with names", &given)),
+    }
 }
 
 fn attribute(opts: &Table, key: &str) -> Result<Option<String>, Problem> {

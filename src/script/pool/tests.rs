@@ -37,6 +37,7 @@ fn delivery(number: u64, data: &str) -> Arc<Delivery> {
         stream: "events:work".into(),
         entry: EntryId(number, 0),
         event: Ok(event),
+        lay: None,
         past: None,
         orphaned: 0,
         deaths: 0,

@@ -83,6 +83,7 @@ pub fn delivery(number: u64, event: Event) -> Delivery {
         stream: "events:order.created".into(),
         entry: EntryId(number, 0),
         event: Ok(event),
+        lay: None,
         past: None,
         orphaned: 0,
         deaths: 0,

@@ -126,7 +126,12 @@ async fn bus(server: &Server) -> Arc<RedisBus> {
 
 /// A process that serves a group and keeps so many orders, as a rule says.
 async fn keeps(server: &Server, length: u64) -> (Arc<RedisBus>, Arc<dyn Inbox>) {
-    let rule = StreamRule { types: Vec::new(), name: "orders".into(), retain: Some(retain(length)) };
+    let rule = StreamRule {
+        types: Vec::new(),
+        name: "orders".into(),
+        retain: Some(retain(length)),
+        layouts: Default::default(),
+    };
     let streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
     let bus = RedisBus::open(Options { streams, ..options(server) }).await.expect("the server can be used");
     let subscribed = bus.subscribe(wants("served", &["other"], Start::Earliest)).await.expect("it opens");
