@@ -5,6 +5,7 @@
 //! nothing here depends on what is running.
 
 mod bus;
+mod channels;
 mod check;
 mod handlers;
 mod http;
@@ -25,6 +26,7 @@ pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
 pub use secrets::Secret;
 
+use crate::channels::Channel;
 use crate::script::{Limits, LoadOptions};
 use crate::streams::Streams;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub forget_group_after: Duration,
     /// `[[stream]]` and `[retain]`.
     pub streams: Arc<Streams>,
+    /// `[[channel]]`
+    pub channels: Vec<Channel>,
     /// `[limits]`, for every handler.
     pub limits: Limits,
     /// `dead_letters.retain`; `None`: for ever.

@@ -103,7 +103,7 @@ impl Draft {
         };
         check_lengths(&event)?;
         let stream = defaults.streams.of(&event.kind);
-        defaults.streams.layouts(&stream).check(&event).map_err(|needs| format!("cannot lie in {stream}: {needs}"))?;
+        defaults.streams.check(&stream, &event)?;
         Ok(Emit { stream, event, delay: defaults.delay })
     }
 }

@@ -15,6 +15,7 @@
 //! | [`judge`] | retry or death, as a pure function | clocks, stores, randomness |
 //! | [`envelope`] | how an event lies on the wire: layouts of other services | stores |
 //! | [`streams`] | which stream a type lives in, and the layout of its entries | stores |
+//! | [`channels`] | which channels are listened to, and what is published to one besides | who listens |
 //! | [`bus`] | the seams to what carries events and keeps state, and their implementations | scripts, workers, metrics |
 //! | [`hot`] | turns on state keys on which runs collided | what the keys hold |
 //! | [`script`] | Luau: loading, the sandbox, limits, what scripts see | stores but for reading, verdicts |
@@ -31,6 +32,7 @@
 //! | [`units`], [`nearest`] | durations and sizes as people write them; the right word for a wrong one | anybody |
 
 pub mod bus;
+pub mod channels;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -5,8 +5,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::channels::Mirror;
 use crate::envelope::Layouts;
-use crate::event::{ATTRIBUTE_BYTES_MAX, TypePattern, check_type};
+use crate::event::{ATTRIBUTE_BYTES_MAX, Event, TypePattern, check_type};
 
 /// Where types live that no rule names.
 pub const DEFAULT_STREAM: &str = "events:{type}";
@@ -54,6 +57,8 @@ pub struct Streams {
     pub rules: Vec<StreamRule>,
     /// For streams no rule names.
     pub retain: Retain,
+    /// Channels to which events are published when they are stored.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// What a handler's types mean in streams.
@@ -87,6 +92,25 @@ impl Streams {
     /// How the entries of `stream` are laid out.
     pub fn layouts(&self, stream: &str) -> &Layouts {
         self.rule_of(stream).map_or(Layouts::own(), |rule| &rule.layouts)
+    }
+
+    /// The channels to which `event` is published, each with its message.
+    pub fn mirrored(&self, event: &Event) -> Vec<(String, Bytes)> {
+        let mirrors = self.mirrors.iter().filter(|mirror| mirror.wants(&event.kind));
+        mirrors.map(|mirror| mirror.message(event)).collect()
+    }
+
+    /// Whether `event` can lie in `stream`, and be published wherever it is published.
+    ///
+    /// # Errors
+    /// What the layout there needs.
+    pub fn check(&self, stream: &str, event: &Event) -> Result<(), String> {
+        self.layouts(stream).check(event).map_err(|needs| format!("cannot lie in stream {stream:?}: {needs}"))?;
+        for mirror in self.mirrors.iter().filter(|mirror| mirror.wants(&event.kind)) {
+            let fits = mirror.layouts.check(event);
+            fits.map_err(|needs| format!("cannot be published to channel {:?}: {needs}", mirror.channel))?;
+        }
+        Ok(())
     }
 
     /// What `stream` keeps.
@@ -143,7 +167,7 @@ mod tests {
             retain: None,
             layouts: Layouts::default(),
         };
-        Streams { rules: vec![rule("Checkout*", "shop"), rule("audit.**", "log:{type}")], retain: Retain::default() }
+        Streams { rules: vec![rule("Checkout*", "shop"), rule("audit.**", "log:{type}")], ..Streams::default() }
     }
 
     #[test]

@@ -29,7 +29,8 @@ use crate::judge::{DeathReason, Verdict};
 use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
 
 pub use operations::{
-    GroupDetail, GroupPosition, GroupStatus, Groups, HandlerReport, Housekeeping, Moved, Overview, Process,
+    ChannelStatus, GroupDetail, GroupPosition, GroupStatus, Groups, HandlerReport, Housekeeping, Moved, Overview,
+    Process,
 };
 
 /// What a bus can and cannot do; the conformance suite picks its cases by it.
@@ -199,19 +200,23 @@ pub struct Past {
 }
 
 impl Past {
-    /// What the next delivery carries along after this one failed at `at`; `counted` raises the attempts.
-    pub fn after(delivery: &Delivery, failure: &Failure, version: &Arc<str>, at: Millis, counted: bool) -> Self {
+    /// What the next delivery carries along if nothing happens in this one.
+    pub fn of(delivery: &Delivery) -> Self {
         let (stream, entry) = delivery.origin();
-        let (stream, attempt) = (Arc::from(stream), delivery.attempt());
-        let mut past = delivery.past.as_deref().cloned().unwrap_or(Self {
+        delivery.past.as_deref().cloned().unwrap_or_else(|| Self {
             attempts: 0,
             snoozes: 0,
-            stream,
+            stream: Arc::from(stream),
             entry,
             first_received: delivery.received,
             failures: Vec::new(),
             replay_of: None,
-        });
+        })
+    }
+
+    /// What the next delivery carries along after this one failed at `at`; `counted` raises the attempts.
+    pub fn after(delivery: &Delivery, failure: &Failure, version: &Arc<str>, at: Millis, counted: bool) -> Self {
+        let (mut past, attempt) = (Self::of(delivery), delivery.attempt());
         past.attempts += u32::from(counted);
         past.snoozes += u32::from(!counted);
         if past.failures.len() >= FAILURES_MAX {

@@ -48,10 +48,32 @@ impl HandlerReport {
     pub const NOT_RUNNING: &str = "not running";
 }
 
+/// What became of the messages of a channel, in this process since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelStatus {
+    /// As it is configured: a channel or a pattern.
+    pub channel: String,
+    pub heard: u64,
+    /// Stored, or handed to a handler.
+    pub taken: u64,
+    /// Taken by another process, or sent twice.
+    pub duplicates: u64,
+    /// No events; they are dead letters.
+    pub undecodable: u64,
+    /// Lost, because there were too many or the store did not take them.
+    pub dropped: u64,
+    /// Times in which nobody listened here.
+    pub gaps: u64,
+}
+
 /// How things stand, for operators.
 #[async_trait]
 pub trait Overview: Send + Sync {
     async fn groups(&self) -> Result<Vec<GroupStatus>, BusError>;
+    /// What became of messages of channels, where this process listens to any.
+    fn channels(&self) -> Vec<ChannelStatus> {
+        Vec::new()
+    }
     async fn report(&self, reports: Vec<HandlerReport>) -> Result<(), BusError>;
     async fn reports(&self) -> Result<Vec<HandlerReport>, BusError>;
     /// Past entries of a stream, oldest first, from `after` on: what retention has kept.

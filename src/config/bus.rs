@@ -122,6 +122,8 @@ pub struct Redis {
     pub state_prefix: String,
     /// A server that may throw away keys of ours is used nevertheless.
     pub allow_eviction: bool,
+    /// Before the name of every channel.
+    pub channel_prefix: String,
 }
 
 pub(super) fn read_bus(mut table: Table<'_>) -> Bus {
@@ -148,6 +150,13 @@ pub(super) fn read_redis(mut table: Table<'_>, streams: &Streams) -> Redis {
     let prefix = table.text("prefix");
     let state_prefix = table.text("state_prefix");
     let allow_eviction = table.truth("allow_eviction");
+    let channel_prefix = table.text("channel_prefix");
+    if channel_prefix.len() > 256 || channel_prefix.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        table.note(
+            "channel_prefix",
+            format!("{channel_prefix:?} can begin no channel; write it without spaces: \"events:\""),
+        );
+    }
     for (key, text, least) in [("prefix", &prefix, 1), ("state_prefix", &state_prefix, 0)] {
         if text.len() < least || text.len() > 256 || (!text.is_empty() && check_type(text).is_err()) {
             table.note(key, format!("{text:?} can begin no key; letters, digits and . _ - : / can: \"shop:\""));
@@ -166,7 +175,7 @@ pub(super) fn read_redis(mut table: Table<'_>, streams: &Streams) -> Redis {
         }
     }
     table.close();
-    Redis { prefix, state_prefix, allow_eviction }
+    Redis { prefix, state_prefix, allow_eviction, channel_prefix }
 }
 
 /// Why no stream of events can be called `name`, if none can. `{type}` stands at the end and after something: streams named

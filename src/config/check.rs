@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bus::{check_stream_name, read_bus, read_redis, read_sqlite};
+use super::channels::{read_channels, read_types};
 use super::handlers::{HandlerRules, read_values};
 use super::http::{read_http, read_metrics};
 use super::layers::Surroundings;
@@ -12,7 +13,6 @@ use super::layouts::{Carrier, read_layout, read_layouts};
 use super::raw::{Checker, Table};
 use super::{Config, Log, LogFormat, LogLevel, secrets};
 use crate::envelope::Layout;
-use crate::event::TypePattern;
 use crate::script::Limits;
 use crate::streams::{Retain, StreamRule, Streams};
 
@@ -27,8 +27,11 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let sqlite = read_sqlite(root.table("sqlite"));
     let (recovery_time, forget_group_after) = read_groups(root.table("groups"));
     let layouts = read_layouts(&root.table("layout"), checker);
-    let streams = Arc::new(read_streams(&mut root, &layouts));
+    let mut streams = read_streams(&mut root, &layouts);
     let redis = read_redis(root.table("redis"), &streams);
+    let channels = read_channels(&mut root, &redis.channel_prefix, &layouts, &bus.url);
+    streams.mirrors = channels.mirrors;
+    let streams = Arc::new(streams);
     let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());
     let secrets = secrets::read(root.table("secrets"), &around.environment);
     let values = read_values(&root.table("values"), checker, &secrets);
@@ -51,6 +54,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
         recovery_time,
         forget_group_after,
         streams,
+        channels: channels.listened,
         limits,
         dead_letters_retain,
         scan,
@@ -168,7 +172,7 @@ fn read_streams(root: &mut Table<'_>, layouts: &[Layout]) -> Streams {
         table.close();
         rules.push(rule);
     }
-    Streams { rules, retain }
+    Streams { rules, retain, mirrors: Vec::new() }
 }
 
 fn read_stream(table: &mut Table<'_>, retain: Retain, layouts: &[Layout]) -> StreamRule {
@@ -176,20 +180,7 @@ fn read_stream(table: &mut Table<'_>, retain: Retain, layouts: &[Layout]) -> Str
     if let Err(message) = check_stream_name(&name) {
         table.note("name", message);
     }
-    let texts = table.need("types", |table| {
-        let texts = table.optional_texts("types");
-        if texts.as_ref().is_some_and(Vec::is_empty) {
-            table.note("types", "must name at least one type: [\"Checkout*\"]");
-        }
-        texts
-    });
-    let mut types = Vec::with_capacity(texts.len());
-    for text in texts {
-        match TypePattern::parse(&text) {
-            Ok(pattern) => types.push(pattern),
-            Err(error) => table.note("types", format!("{text:?} is no pattern: {error}")),
-        }
-    }
+    let types = read_types(table);
     let layouts = read_layout(table, layouts, Carrier::Stream);
     StreamRule { types, name, retain: read_retain(table.table("retain"), retain), layouts }
 }

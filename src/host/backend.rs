@@ -7,6 +7,7 @@ use crate::bus::promise::{self, Promise};
 use crate::bus::redis::{self, Address, RedisBus};
 use crate::bus::sqlite::{self, Place, SqliteStore};
 use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
+use crate::channels::Channel;
 use crate::clock::SystemClock;
 use crate::config::{BusUrl, Config, RedisUrl, Synchronous};
 
@@ -56,6 +57,20 @@ impl Backend {
         match &self.store {
             Store::Sqlite(store) => store.is_closed(),
             Store::Redis(bus) => bus.is_closed(),
+        }
+    }
+
+    /// Listens to channels, where the store has any.
+    pub fn listen(&self, channels: Vec<Channel>) {
+        if let Store::Redis(bus) = &self.store {
+            bus.listen(channels);
+        }
+    }
+
+    /// Hears nothing more; what was heard is still taken.
+    pub fn stop_listening(&self) {
+        if let Store::Redis(bus) = &self.store {
+            bus.stop_listening();
         }
     }
 

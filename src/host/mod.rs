@@ -122,6 +122,8 @@ impl Host {
         tokio::spawn(watch::watch(folder, scan, change, scanner, changes));
         let mut supervisor = Supervisor::new(parts.clone(), start.only);
         supervisor.apply(&Registry::default(), &registry).await;
+        // The groups are open by now: what is heard finds its handlers.
+        parts.backend.listen(parts.config.channels.clone());
         let supervisor = tokio::spawn(supervisor.run(registry, changed));
         let standing = Arc::new(Standing::new(parts.clone(), supervisor.abort_handle()));
         let doors = Doors::open(listeners, &parts, standing);
@@ -171,6 +173,7 @@ impl Host {
 
     /// Stops receiving, finishes what runs within the grace time, gives the rest back and closes the store.
     pub async fn stop(self) {
+        self.parts.backend.stop_listening();
         self.parts.stop.cancel();
         let grace = self.parts.config.grace;
         let closing = tokio::spawn(tokio::time::timeout(grace, self.doors.close()));

@@ -61,7 +61,7 @@ fn number(shell: &Connection, sql: &str) -> i64 {
 
 fn keeps(length: u64, h: &FileHarness) -> Options {
     let retain = Retain { age: None, length: Some(length) };
-    let streams = Arc::new(Streams { rules: Vec::new(), retain });
+    let streams = Arc::new(Streams { retain, ..Streams::default() });
     Options { streams, forget_group_after: Duration::from_secs(60), recovery_time: RECOVERY, ..h.options() }
 }
 
@@ -279,7 +279,7 @@ async fn abandon_a_receive_that_finds_nothing(inbox: &Arc<dyn Inbox>) {
 async fn a_clock_that_jumps_forward_forgets_no_living_group() {
     let h = FileHarness::new();
     let retain = Retain { age: Some(Duration::from_secs(60)), length: None };
-    let streams = Arc::new(Streams { rules: Vec::new(), retain });
+    let streams = Arc::new(Streams { retain, ..Streams::default() });
     // Heartbeats are rarer than upkeep: it sees the jump first.
     let recovery_time = Duration::from_secs(5);
     let forget_group_after = Duration::from_secs(60);

@@ -48,7 +48,7 @@ impl RelayHarness {
         SqliteStore::open(Options {
             synchronous: Synchronous::Normal,
             clock: Arc::new(self.clock.clone()),
-            streams: Arc::new(Streams { rules: Vec::new(), retain }),
+            streams: Arc::new(Streams { retain, ..Streams::default() }),
             upkeep_every: Duration::from_millis(20),
             recovery_time: Duration::from_millis(100),
             ..Options::at(Place::File(self.path()))

@@ -236,7 +236,7 @@ async fn a_locked_file_is_away_and_comes_back() {
 fn short_memory(h: &FileHarness) -> Options {
     let retain = Retain { age: None, length: Some(2) };
     Options {
-        streams: Arc::new(Streams { rules: Vec::new(), retain }),
+        streams: Arc::new(Streams { retain, ..Streams::default() }),
         forget_group_after: Duration::from_secs(60),
         recovery_time: RECOVERY,
         ..h.options()
@@ -321,7 +321,7 @@ async fn a_forgotten_group_holds_nothing_back_and_its_loss_is_counted() {
 async fn trims_by_age() {
     let h = FileHarness::new();
     let retain = Retain { age: Some(Duration::from_secs(60)), length: None };
-    let streams = Arc::new(Streams { rules: Vec::new(), retain });
+    let streams = Arc::new(Streams { retain, ..Streams::default() });
     let store = SqliteStore::open(Options { streams, ..h.options() }).expect("the store opens");
     store.publish(vec![emit("orders", "old")]).await.expect("the event is stored");
     h.clock.advance(50_000);

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use redis::Cmd;
 use rmp::{Marker, encode};
@@ -117,14 +118,26 @@ impl Args {
     pub fn events(&mut self, emits: &[Emit], store: &Store) {
         self.int(emits.len() as u64);
         for emit in emits {
-            self.push(&emit.stream);
-            match emit.delay {
-                None => self.push("-"),
-                Some(delay) => self.int(millis(delay)),
-            }
-            self.flag(store.known.is_new(&emit.stream));
-            self.fields(&store.options.streams.layouts(&emit.stream).write(&emit.event));
+            self.event(emit, store.options.streams.mirrored(&emit.event), store);
         }
+    }
+
+    /// One event that is stored and published to no channel.
+    pub fn stored(&mut self, emit: &Emit, store: &Store) {
+        self.event(emit, Vec::new(), store);
+    }
+
+    fn event(&mut self, emit: &Emit, mirrored: Vec<(String, Bytes)>, store: &Store) {
+        self.push(&emit.stream);
+        match emit.delay {
+            None => self.push("-"),
+            Some(delay) => self.int(millis(delay)),
+        }
+        // Each has two parts, at the end of the fields.
+        self.int(u64::from(store.known.is_new(&emit.stream)) + 2 * 2 * mirrored.len() as u64);
+        let mut fields = store.options.streams.layouts(&emit.stream).write(&emit.event);
+        fields.extend(mirrored.into_iter().map(|(channel, message)| (channel.into(), message)));
+        self.fields(&fields);
     }
 }
 

@@ -181,6 +181,19 @@ impl Door {
         self.bell.notify_one();
     }
 
+    /// Hands in what comes by itself; false: there are `max` that wait already, and it is dropped.
+    pub fn hand(&self, delivery: Delivery, max: usize) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.waiting.len() >= max {
+            state.held.end(&delivery, Standing::Void);
+            return false;
+        }
+        state.waiting.push_back(delivery);
+        drop(state);
+        self.bell.notify_one();
+        true
+    }
+
     /// A read failed. What the server handed out meanwhile, it handed out to nobody.
     pub fn read_failed(&self, error: BusError) {
         let mut state = self.state.lock();

@@ -10,6 +10,9 @@ pub(super) const CONSUMER: &str = "moontide:";
 /// Owner of what was given back.
 pub(super) const FREE: &str = "moontide:free";
 
+/// In front of a channel's name, where others have that of a stream.
+const CHANNEL: &str = "channel:";
+
 /// Makes the names.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -38,6 +41,16 @@ impl Keys {
     /// Whether `key` is one of ours.
     pub fn is_own(&self, key: &str) -> bool {
         key.starts_with(&self.prefix)
+    }
+
+    /// What stands for a stream where messages of `channel` come from; there is none of that name.
+    pub fn channel(&self, channel: &str) -> String {
+        format!("{}{CHANNEL}{channel}", self.prefix)
+    }
+
+    /// Whether `stream` stands for a channel, and is none.
+    pub fn is_channel(&self, stream: &str) -> bool {
+        stream.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with(CHANNEL))
     }
 
     /// The stream of a group's retries and replays.

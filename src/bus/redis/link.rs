@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -85,6 +85,12 @@ impl Link {
         let connection = live.route.connect(patience).await;
         let connection = connection.inspect_err(|fault| self.shared.heed(&live, fault))?;
         Ok(Dedicated { connection, left: live.broken.clone() })
+    }
+
+    /// A connection that listens to channels.
+    pub async fn listening(&self) -> Result<PubSub, Fault> {
+        let live = self.shared.live().await?;
+        live.route.listen().await.inspect_err(|fault| self.shared.heed(&live, fault))
     }
 
     /// One command.

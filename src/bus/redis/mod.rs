@@ -8,6 +8,7 @@ mod address;
 mod args;
 mod beat;
 mod bell;
+mod channels;
 mod dead;
 mod discovery;
 mod door;
@@ -51,12 +52,15 @@ pub use erase::erase;
 pub use fitness::{RECORD_BYTES, promises};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::{Bus, BusError, Features, Subscribed, Subscription};
+use crate::channels::Channel;
 use crate::event::EntryId;
 use crate::outcome::Emit;
 use crate::streams::Streams;
 use beat::Beat;
+use channels::Ears;
 use door::Door;
 use due::Due;
 use inbox::RedisInbox;
@@ -112,6 +116,7 @@ pub struct RedisBus {
     store: Arc<Store>,
     beat: Arc<Beat>,
     due: Arc<Due>,
+    ears: Mutex<Option<Ears>>,
 }
 
 impl RedisBus {
@@ -128,7 +133,17 @@ impl RedisBus {
         store.spawn(upkeep::keep_up(store.clone()));
         store.spawn(discovery::walk_on(store.clone()));
         store.spawn(ring_deaths(store.clone(), beat.clone()));
-        Ok(Arc::new(Self { store, beat, due }))
+        Ok(Arc::new(Self { store, beat, due, ears: Mutex::default() }))
+    }
+
+    /// Listens to channels, until the bus is closed or [`RedisBus::stop_listening`].
+    pub fn listen(&self, channels: Vec<Channel>) {
+        *self.ears.lock() = Some(Ears::open(&self.store, &self.beat, channels));
+    }
+
+    /// Hears nothing more; what was heard is still taken.
+    pub fn stop_listening(&self) {
+        self.ears.lock().iter().for_each(Ears::close);
     }
 
     /// Whether it was closed.

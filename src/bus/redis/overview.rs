@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use redis::Pipeline;
 use serde::{Deserialize, Serialize};
 
+use super::channels::Ears;
 use super::store::Store;
 use super::{RedisBus, entry, reply, roll, standing};
-use crate::bus::{BusError, GroupStatus, HandlerReport, Overview, Undecodable};
+use crate::bus::{BusError, ChannelStatus, GroupStatus, HandlerReport, Overview, Undecodable};
 use crate::clock::Millis;
 use crate::event::{EntryId, Event};
 
@@ -44,6 +45,10 @@ impl Overview for RedisBus {
             handler: found.handler,
         };
         Ok(standing::all(&self.store).await?.into_iter().map(status).collect())
+    }
+
+    fn channels(&self) -> Vec<ChannelStatus> {
+        self.ears.lock().as_ref().map(Ears::status).unwrap_or_default()
     }
 
     async fn report(&self, reports: Vec<HandlerReport>) -> Result<(), BusError> {

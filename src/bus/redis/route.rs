@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
@@ -62,6 +62,27 @@ impl Route {
             Err(Fault::Away(cause)) => Err(self.turned_away().await.unwrap_or(Fault::Away(cause))),
             other => other,
         }
+    }
+
+    /// A connection that listens to channels.
+    pub async fn listen(&self) -> Result<PubSub, Fault> {
+        super::tls::install();
+        let info = self.client.get_connection_info().clone().set_redis_settings(self.settings());
+        let client = Client::open(info).map_err(|error| fault::of(&error))?;
+        let opening = timeout(CONNECT, client.get_async_pubsub()).await;
+        opening.map_err(|_| self.too_slow())?.map_err(|error| fault::of(&error))
+    }
+
+    /// What a connection says of itself that cannot be introduced once it listens.
+    fn settings(&self) -> RedisConnectionInfo {
+        let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(self.database);
+        if let Some(user) = &self.login.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &self.login.password {
+            settings = settings.set_password(password);
+        }
+        settings
     }
 
     fn too_slow(&self) -> Fault {

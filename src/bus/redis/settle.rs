@@ -3,6 +3,7 @@
 //! Owns the order of the arguments of `scripts/settle.lua` and the letters of verdicts and answers. Decides nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 use sha1_smol::Sha1;
@@ -72,7 +73,7 @@ impl Settler<'_> {
         args.int(spans.len() as u64);
         for span in spans {
             args.push(&*span.stream);
-            args.flag(*span.stream == *self.retry);
+            args.int(self.kind(&span.stream));
             args.entry(span.last);
             let stretches = held.stretches(&span.leases);
             args.int(stretches.len() as u64);
@@ -84,12 +85,22 @@ impl Settler<'_> {
         }
     }
 
+    /// 1: the host's own stream of the group; 2: a channel, and no stream; 0: a stream of events.
+    fn kind(&self, stream: &str) -> u64 {
+        match stream {
+            own if *own == *self.retry => 1,
+            stream if self.store.keys.is_channel(stream) => 2,
+            _ => 0,
+        }
+    }
+
     fn run(&self, args: &mut Args, spans: &[Span], run: &Run) {
         args.int(run.deliveries.len() as u64);
         for settling in &run.deliveries {
             self.delivery(args, spans, run, settling);
         }
-        reads(args, &run.reads);
+        let released = |settling: &Settling| settling.verdict == Verdict::Release;
+        reads(args, if run.deliveries.iter().all(released) { &[] } else { &run.reads });
         self.record(args, run);
         args.events(&run.effects.events, self.store);
         self.writes(args, &run.effects.writes);
@@ -106,12 +117,14 @@ impl Settler<'_> {
         match &settling.verdict {
             Verdict::Commit => args.push("C"),
             Verdict::Skip { .. } => args.push("S"),
+            // It lies nowhere that it could go back to.
+            Verdict::Release if self.kind(&delivery.stream) == 2 => {
+                later(args, delivery, Duration::ZERO, &Past::of(delivery))
+            }
             Verdict::Release => args.push("F"),
             Verdict::Retry { delay, counted, failure } => {
                 let past = Past::after(delivery, failure, &run.version, self.store.now(), *counted);
-                args.push("R");
-                args.int(millis(*delay));
-                args.fields(&entry::fields_with_past(&delivery.event, delivery.lay.as_deref(), &past));
+                later(args, delivery, *delay, &past);
             }
             Verdict::Dead { reason, failure } => {
                 let failures = Past::after(delivery, failure, &run.version, self.store.now(), true).failures;
@@ -164,6 +177,13 @@ impl Settler<'_> {
             }
         }
     }
+}
+
+/// It is delivered once more after `delay`.
+fn later(args: &mut Args, delivery: &Delivery, delay: Duration, past: &Past) {
+    args.push("R");
+    args.int(millis(delay));
+    args.fields(&entry::fields_with_past(&delivery.event, delivery.lay.as_deref(), past));
 }
 
 /// The dead letter that a delivery replays, or nothing.

@@ -150,7 +150,8 @@ impl Store {
 
     /// What a closed inbox held goes back.
     pub fn give_back_later(self: &Arc<Self>, door: &Door) {
-        let held = door.close();
+        // What came by channel lies nowhere that it could go back to.
+        let held: Vec<_> = door.close().into_iter().filter(|(stream, ..)| !self.keys.is_channel(stream)).collect();
         if held.is_empty() || self.is_closed() {
             return;
         }

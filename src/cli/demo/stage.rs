@@ -14,7 +14,7 @@ use crate::demo::examples;
 use crate::envelope::Layouts;
 use crate::event::TypePattern;
 use crate::host;
-use crate::streams::{Retain, StreamRule, Streams};
+use crate::streams::{StreamRule, Streams};
 
 /// `run.handlers` unless it is configured.
 const DEFAULT_HANDLERS: &str = "handlers";
@@ -120,6 +120,7 @@ fn move_to(prefix: &str, config: &mut Config) {
         prefix: format!("{prefix}host:"),
         state_prefix: format!("{prefix}state:"),
         allow_eviction: config.redis.allow_eviction,
+        channel_prefix: String::new(),
     };
     let all = TypePattern::parse("*").expect("it is a pattern");
     let rule = StreamRule {
@@ -128,7 +129,8 @@ fn move_to(prefix: &str, config: &mut Config) {
         retain: None,
         layouts: Layouts::default(),
     };
-    config.streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
+    config.channels.clear();
+    config.streams = Arc::new(Streams { rules: vec![rule], ..Streams::default() });
 }
 
 /// The configured folder where the examples are in it; in place of a default folder without them, a copy.

@@ -104,8 +104,8 @@ fn envelope(home: &Home, run: &Run, kind: String, data: Json) -> Result<Emit, Pr
 /// Refused here, where the script can be told: when it is settled, nobody can.
 fn fits_layout(run: &Run, emit: &Emit) -> Result<(), Problem> {
     let Some(task) = &run.task else { return Ok(()) };
-    let fits = task.services.streams.layouts(&emit.stream).check(&emit.event);
-    fits.map_err(|needs| Problem::Wrong(format!("{EMIT}: data: cannot lie in stream {:?}: {needs}", emit.stream)))
+    let fits = task.services.streams.check(&emit.stream, &emit.event);
+    fits.map_err(|why| Problem::Wrong(format!("{EMIT}: data: {why}")))
 }
 
 fn with_options(lua: &Lua, home: &Home, run: &Run, mut emit: Emit, opts: &Value) -> Result<Emit, Problem> {

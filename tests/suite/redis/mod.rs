@@ -1,6 +1,7 @@
 //! Redis Streams: the conformance suite on real servers, and what only this bus promises.
 
 mod backlog;
+mod channels;
 mod cuts;
 mod errors;
 mod failover;

@@ -1,6 +1,7 @@
 #!lua
 -- What settle and publish share: the arguments, the server's time, and how events are stored, now or later.
--- An event's arguments: stream, delay in ms or '-', 1 where the stream may be new, count of the rest, names and values.
+-- An event's arguments: stream, delay in ms or '-', 1 where the stream may be new, and 2 for each of the last parts of the
+-- rest that are channels and messages; count of the rest, names and values, channels and messages.
 -- All arguments as one list, packed, or as they are.
 local ARGV = #ARGV == 1 and cmsgpack.unpack(ARGV[1]) or ARGV
 local p = ARGV[1]
@@ -54,12 +55,20 @@ local function unfit_target(stream)
   return unfit(stream, 'stream')
 end
 
+-- The first and the last argument of what is published of the event at argument `from`.
+local function said(from)
+  local last = from + 3 + ARGV[from + 3]
+  return last + 1 - math.floor(ARGV[from + 2] / 2), last
+end
+
 -- Why the `count` events at argument `from` cannot be stored, and the argument after them.
 local function check_events(from, count)
   for _ = 1, count do
     local why = unfit_target(ARGV[from])
+    local first, last = said(from)
+    for channel = first, last, 2 do why = why or barred('PUBLISH', ARGV[channel], 'a') end
     if why then return why end
-    from = from + 4 + ARGV[from + 3]
+    from = last + 1
   end
   return nil, from
 end
@@ -68,9 +77,14 @@ local function ring(what, name)
   redis.call('XADD', p .. 'bell', 'MAXLEN', '~', 1000, '*', what, name)
 end
 
--- Keeps the fields from argument `first` to `last` until they are due in `stream`.
-local function park(stream, delay, first, last)
-  local id = redis.call('XADD', parked, '*', unpack(ARGV, first, last))
+-- Keeps the fields from argument `first` to `last` until they are due in `stream`, with what is to be published then.
+local function park(stream, delay, first, last, mirrors)
+  local id
+  if mirrors then
+    id = redis.call('XADD', parked, '*', 'moontide-mirrors', cmsgpack.pack(mirrors), unpack(ARGV, first, last))
+  else
+    id = redis.call('XADD', parked, '*', unpack(ARGV, first, last))
+  end
   redis.call('ZADD', due, now + delay, id .. ' ' .. stream)
   redis.call('HINCRBY', delayed, stream, 1)
 end
@@ -86,10 +100,10 @@ local function store_events(from, count)
   end
   local ids, place = {}, from
   for i = 1, count do
-    local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
+    local stream, first_said, last = ARGV[place], said(place)
     ids[i] = false
     if ARGV[place + 1] == '-' then
-      local id = redis.pcall('XADD', stream, '*', unpack(ARGV, place + 4, last))
+      local id = redis.pcall('XADD', stream, '*', unpack(ARGV, place + 4, first_said - 1))
       if type(id) == 'table' then
         place = from
         for j = 1, i - 1 do
@@ -105,9 +119,14 @@ local function store_events(from, count)
   end
   place = from
   for i = 1, count do
-    local stream, last = ARGV[place], place + 3 + ARGV[place + 3]
-    if not ids[i] then park(stream, ARGV[place + 1], place + 4, last) end
-    if ARGV[place + 2] == 1 then
+    local stream, first_said, last = ARGV[place], said(place)
+    if ids[i] then
+      for channel = first_said, last, 2 do redis.call('PUBLISH', ARGV[channel], ARGV[channel + 1]) end
+    else
+      local mirrors = first_said <= last and { unpack(ARGV, first_said, last) } or nil
+      park(stream, ARGV[place + 1], place + 4, first_said - 1, mirrors)
+    end
+    if ARGV[place + 2] % 2 == 1 then
       redis.call('SADD', p .. 'published', stream)
       if redis.call('SADD', p .. 'streams', stream) == 1 then ring('stream', stream) end
     end

@@ -15,7 +15,15 @@ end
 
 local function move(member, id, stream)
   local entry = redis.call('XRANGE', parked, id, id)[1]
-  if entry then redis.call('XADD', stream, '*', unpack(entry[2])) end
+  local fields = entry and entry[2]
+  if fields and fields[1] == 'moontide-mirrors' then
+    redis.call('XADD', stream, '*', unpack(fields, 3))
+    local mirrors = cmsgpack.unpack(fields[2])
+    -- It is in its stream: what cannot be published any more is no reason to move it again.
+    for channel = 1, #mirrors, 2 do redis.pcall('PUBLISH', mirrors[channel], mirrors[channel + 1]) end
+  elseif fields then
+    redis.call('XADD', stream, '*', unpack(fields))
+  end
   forget(member, id, stream)
   if not entry then error({ err = 'its body is gone from ' .. parked }) end
   if string.sub(stream, 1, #p) ~= p and redis.call('SADD', p .. 'streams', stream) == 1 then

@@ -30,17 +30,21 @@ if kept then
 end
 
 -- The streams of the batch, and what of them is ours: entry → times it was delivered. Asked for stretches in which
--- most entries are of this batch.
+-- most entries are of this batch. A channel is no stream: everything of it is ours as long as we lead there.
 local streams = {}
 for i = 1, take() do
-  local name, own, last = take(), take() == 1, take()
-  local stream = { name = name, own = own, last = last, mine = {}, done = {}, freed = false }
+  local name, kind, last = take(), take(), take()
+  local stream = { name = name, own = kind == 1, heard = kind == 2, last = last, mine = {}, done = {}, freed = false }
   local mine = stream.mine
-  local no = barred('XACK', name, group, '0-1') or barred('XCLAIM', name, group, me, 0, '0-1')
+  if stream.heard then
+    local leader = redis.call('HGET', p .. 'lead', string.sub(name, #p + 9) .. ' ' .. group)
+    if leader and 'moontide:' .. leader == me then setmetatable(mine, { __index = function() return 1 end }) end
+  end
+  local no = not stream.heard and (barred('XACK', name, group, '0-1') or barred('XCLAIM', name, group, me, 0, '0-1'))
   if no then return redis.error_reply(no) end
   for _ = 1, take() do
     local first, to, in_hand = take(), take(), take()
-    local pending = redis.pcall('XPENDING', name, group, first, to, in_hand, me)
+    local pending = stream.heard and {} or redis.pcall('XPENDING', name, group, first, to, in_hand, me)
     if pending.err then
       if not string.find(pending.err, '^NOGROUP') and not string.find(pending.err, '^WRONGTYPE') then
         return redis.error_reply(pending.err)
@@ -289,7 +293,7 @@ end
 
 local freed = false
 for _, stream in ipairs(streams) do
-  local done = stream.done
+  local done = stream.heard and {} or stream.done
   for first = 1, #done, 1000 do
     local last = math.min(first + 999, #done)
     redis.call('XACK', stream.name, group, unpack(done, first, last))

@@ -132,7 +132,7 @@ async fn keeps(server: &Server, length: u64) -> (Arc<RedisBus>, Arc<dyn Inbox>) 
         retain: Some(retain(length)),
         layouts: Default::default(),
     };
-    let streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
+    let streams = Arc::new(Streams { rules: vec![rule], ..Streams::default() });
     let bus = RedisBus::open(Options { streams, ..options(server) }).await.expect("the server can be used");
     let subscribed = bus.subscribe(wants("served", &["other"], Start::Earliest)).await.expect("it opens");
     (bus, subscribed.inbox)
@@ -174,7 +174,7 @@ async fn nothing_is_trimmed_that_a_group_needs() {
 #[tokio::test]
 async fn who_serves_no_group_trims_nothing_and_what_others_publish_is_theirs_to_trim() {
     let server = Server::new(Kind::Redis);
-    let streams = Arc::new(Streams { rules: Vec::new(), retain: retain(10) });
+    let streams = Arc::new(Streams { retain: retain(10), ..Streams::default() });
     let store = Arc::new(Store::new(Options { streams, ..options(&server) }));
     let mut upkeep = Upkeep::new(store.clone());
     let mut left = async || {
