@@ -93,6 +93,35 @@ pub fn of_redis(written: Written, replicas: bool) -> Vec<Promise> {
     ]
 }
 
+/// What Pub/Sub adds to that: messages that are stored first, messages that handlers get directly, and what is published.
+pub fn of_channels(stored: bool, direct: bool, mirrored: bool) -> Vec<Promise> {
+    let heard = row(
+        "a message is published to a channel while no process listens",
+        "it is lost: Pub/Sub keeps nothing. Times in which a process did not listen are counted",
+    );
+    let bridged = [
+        row(
+            "a message with an id comes by channel",
+            "it is stored once, however many processes listen; from then on it is an event as any other",
+        ),
+        row("a message without an id comes by channel", "it is stored at most once"),
+    ];
+    let handed = row(
+        "a handler gets a message directly",
+        "it is handled at most once; its effects happen together or not at all, and a retry is stored",
+    );
+    let published = row(
+        "an event is mirrored to a channel",
+        "it is published in the step that stores it, and only then; whoever does not listen never hears it",
+    );
+    let mut rows = Vec::new();
+    rows.extend((stored || direct).then_some(heard));
+    rows.extend(bridged.into_iter().filter(|_| stored));
+    rows.extend(direct.then_some(handed));
+    rows.extend(mirrored.then_some(published));
+    rows
+}
+
 /// What a SQLite file promises; `full`: each commit waits for the disk.
 pub fn of_sqlite_file(full: bool) -> Vec<Promise> {
     let power = match full {
@@ -113,15 +142,17 @@ mod tests {
 
     #[test]
     fn the_documentation_says_the_same() {
-        let page = include_str!("../../docs/redis.md");
+        let says = |page: &str, text: &str, rows: Vec<Promise>| {
+            for Promise { when, holds } in rows {
+                let told = text.lines().any(|line| line.starts_with(&format!("| {when} |")) && line.contains(holds));
+                assert!(told, "{page} does not say of {when:?}: {holds}");
+            }
+        };
         for written in Written::ALL {
             for replicas in [true, false] {
-                for Promise { when, holds } in of_redis(written, replicas) {
-                    let told =
-                        page.lines().any(|line| line.starts_with(&format!("| {when} |")) && line.contains(holds));
-                    assert!(told, "docs/redis.md does not say of {when:?}: {holds}");
-                }
+                says("docs/redis.md", include_str!("../../docs/redis.md"), of_redis(written, replicas));
             }
         }
+        says("docs/layouts.md", include_str!("../../docs/layouts.md"), of_channels(true, true, true));
     }
 }

@@ -7,7 +7,7 @@ use crate::bus::promise::{self, Promise};
 use crate::bus::redis::{self, Address, RedisBus};
 use crate::bus::sqlite::{self, Place, SqliteStore};
 use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
-use crate::channels::Channel;
+use crate::channels::{Channel, Deliver};
 use crate::clock::SystemClock;
 use crate::config::{BusUrl, Config, RedisUrl, Synchronous};
 
@@ -180,7 +180,13 @@ pub async fn promises(config: &Config) -> Result<Vec<Promise>, BusError> {
     match &config.bus.url {
         BusUrl::SqliteFile(_) => Ok(promise::of_sqlite_file(config.sqlite.synchronous == Synchronous::Full)),
         BusUrl::Memory => Ok(promise::of_memory()),
-        BusUrl::Redis(url) => redis::promises(&redis_options(url, config, None)?).await,
+        BusUrl::Redis(url) => {
+            let mut promises = redis::promises(&redis_options(url, config, None)?).await?;
+            let delivers = |how| config.channels.iter().any(|channel| channel.deliver == how);
+            let mirrors = !config.streams.mirrors.is_empty();
+            promises.extend(promise::of_channels(delivers(Deliver::Stream), delivers(Deliver::Direct), mirrors));
+            Ok(promises)
+        }
     }
 }
 

@@ -111,6 +111,7 @@ impl Status for Standing {
         }
         let _alone = self.scrape.lock().await;
         self.parts.metrics.groups(groups.as_deref().ok(), self.parts.clock.now());
+        self.parts.metrics.channels(&self.parts.backend.overview.channels());
         self.parts.metrics.text().map_err(|error| format!("metrics cannot be written: {error}"))
     }
 

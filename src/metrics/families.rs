@@ -11,12 +11,13 @@ use prometheus::{
     TextEncoder, exponential_buckets,
 };
 
-use crate::bus::GroupStatus;
+use crate::bus::{ChannelStatus, GroupStatus};
 use crate::clock::Millis;
 use crate::judge::DeathReason;
 use crate::outcome::Emit;
 
 use super::HandlerMetrics;
+use super::channels::Channels;
 use super::custom::{Custom, CustomFamilies};
 use super::groups::Groups;
 use super::lines::Lines;
@@ -33,6 +34,7 @@ pub struct Metrics {
     admission: Arc<Admission>,
     published_pairs: Arc<Mutex<Pairs<IntCounter>>>,
     groups: Groups,
+    channels: Channels,
     requests: IntCounterVec,
     run_seconds: HistogramVec,
     settle_seconds: HistogramVec,
@@ -87,6 +89,7 @@ impl Metrics {
             admission: Arc::default(),
             published_pairs: Arc::default(),
             groups: Groups::new(&registry),
+            channels: Channels::new(&registry),
             requests: counter("moontide_http_requests_total", "Requests answered.", &["route", "code"]),
             run_seconds: seconds(
                 "event_handler_duration_seconds",
@@ -201,6 +204,11 @@ impl Metrics {
     /// How the groups stand at `now`, by the store; `None`: it does not answer.
     pub fn groups(&self, groups: Option<&[GroupStatus]>, now: Millis) {
         self.groups.set(groups, now);
+    }
+
+    /// What became of messages of channels.
+    pub fn channels(&self, channels: &[ChannelStatus]) {
+        self.channels.set(channels);
     }
 
     /// All metrics in Prometheus' text format.

@@ -14,6 +14,7 @@ mod intake;
 mod judge;
 mod kills;
 mod layout;
+mod layouts;
 mod looking;
 mod losses;
 mod lost;
