@@ -153,6 +153,10 @@ impl RedisBus {
 
     /// Ends in order: what this process still holds goes back uncharged.
     pub async fn close(&self) {
+        let ears = self.ears.lock().take();
+        if let Some(ears) = ears {
+            ears.drain().await;
+        }
         let mut read = Vec::new();
         for door in self.store.doors() {
             let group = &door.subscription.group;

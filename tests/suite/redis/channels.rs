@@ -150,6 +150,18 @@ async fn what_is_no_event_becomes_a_dead_letter_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_heard_is_stored_before_a_process_ends() {
+    let server = Server::new(Kind::Redis);
+    let bus = listening(&server, "one", vec![channel("in", "domain", Deliver::Stream)]).await;
+    for n in 0..500 {
+        server.call(&["PUBLISH", "in", &domain(n)]);
+    }
+    until(|| status(&bus).heard == 500).await;
+    bus.close().await;
+    assert_eq!(entries(&server, "events:user.registered").len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_was_cut_is_counted_and_listened_to_again() {
     let server = Server::new(Kind::Redis);
     let bus = listening(&server, "one", vec![channel("in", "domain", Deliver::Stream)]).await;

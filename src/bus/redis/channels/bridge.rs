@@ -159,9 +159,7 @@ impl Taker {
     async fn store_all(&self, mut items: Vec<Item>) {
         let mut failures = 0;
         while !items.is_empty() {
-            let mut args = self.args(&items);
-            let call = std::mem::replace(&mut args, Args::of(&BRIDGE)).done();
-            let answer = BRIDGE.run(&self.store.link, &call).await;
+            let answer = BRIDGE.run(&self.store.link, &self.args(&items).done()).await;
             match answer.and_then(reply::list) {
                 Ok(answers) => return self.stored(&items, answers),
                 Err(fault) => {

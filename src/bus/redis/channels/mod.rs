@@ -17,6 +17,7 @@ use futures_util::StreamExt;
 use redis::Msg;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -42,10 +43,14 @@ struct Heard {
     counts: Counts,
 }
 
+/// How long a bus that is closed waits until what was heard is stored.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// What listens to channels in this process.
 pub(super) struct Ears {
     heard: Arc<[Heard]>,
     stop: CancellationToken,
+    taking: Option<JoinHandle<()>>,
 }
 
 /// A message, or the word that from here on we lead.
@@ -77,22 +82,35 @@ impl Ears {
     pub fn open(store: &Arc<Store>, beat: &Arc<Beat>, channels: Vec<Channel>) -> Self {
         let heard = channels.into_iter().map(|channel| Heard { channel, counts: Counts::default() });
         let (heard, stop) = (heard.collect::<Arc<[_]>>(), store.closed.child_token());
-        if !heard.is_empty() {
+        let taking = (!heard.is_empty()).then(|| {
             let leads = Arc::new(Leads::new(store.clone(), beat.clone()));
             let (say, said) = mpsc::channel(WAITING_MAX);
             let listener = Listener { store: store.clone(), heard: heard.clone(), leads: leads.clone(), say };
             let taker = bridge::Taker { store: store.clone(), heard: heard.clone(), leads };
             let stopped = stop.clone();
             tokio::spawn(async move { stopped.run_until_cancelled(listener.listen()).await });
-            // What was heard before it stopped is still stored.
-            store.spawn(taker.take(said));
-        }
-        Self { heard, stop }
+            let closed = store.closed.clone();
+            // Ends when everything is taken that was heard before the listener stopped.
+            tokio::spawn(async move { drop(closed.run_until_cancelled(taker.take(said)).await) })
+        });
+        Self { heard, stop, taking }
     }
 
     /// Hears nothing more.
     pub fn close(&self) {
         self.stop.cancel();
+    }
+
+    /// Hears nothing more, and waits until what was heard is stored.
+    pub async fn drain(self) {
+        self.close();
+        if let Some(taking) = self.taking
+            && timeout(DRAIN, taking).await.is_err()
+        {
+            tracing::warn!(
+                "messages of channels that were heard at the end are lost: they could not be stored in time"
+            );
+        }
     }
 
     /// What became of the messages.
