@@ -225,6 +225,10 @@ impl Listener {
             let _ = self.say.try_send(Said::Marker(String::from_utf8_lossy(payload).into_owned()));
             return;
         }
+        // The host's own words are for no handler, whatever pattern they fit.
+        if self.store.keys.is_own(channel) {
+            return;
+        }
         let pattern: Option<String> = message.get_pattern().unwrap_or_default();
         let name = pattern.as_deref().unwrap_or(channel);
         let Some(at) = self.heard.iter().position(|heard| heard.channel.name == name) else { return };
