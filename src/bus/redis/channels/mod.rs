@@ -91,7 +91,7 @@ impl Ears {
             tokio::spawn(async move { stopped.run_until_cancelled(listener.listen()).await });
             let closed = store.closed.clone();
             // Ends when everything is taken that was heard before the listener stopped.
-            tokio::spawn(async move { drop(closed.run_until_cancelled(taker.take(said)).await) })
+            tokio::spawn(async move { closed.run_until_cancelled(taker.take(said)).await.unwrap_or_default() })
         });
         Self { heard, stop, taking }
     }
