@@ -19,11 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
+pub use check::check_instance;
 pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
 pub use secrets::Secret;
 
+use crate::judge::RetryPolicy;
 use crate::script::{Limits, LoadOptions};
 use crate::streams::Streams;
 
@@ -40,10 +42,16 @@ pub struct Config {
     pub recovery_time: Duration,
     /// `groups.forget`: a group without a living handler holds back trimming this long.
     pub forget_group_after: Duration,
+    /// `groups.default`: the group of handlers that name none; `None`: each has one of its own name.
+    pub default_group: Option<String>,
     /// `[[stream]]` and `[retain]`.
     pub streams: Arc<Streams>,
     /// `[limits]`, for every handler.
     pub limits: Limits,
+    /// `[retry]`, where a handler does not say otherwise.
+    pub retry: RetryPolicy,
+    /// `[emit]`
+    pub emit: Emitting,
     /// `dead_letters.retain`; `None`: for ever.
     pub dead_letters_retain: Option<Duration>,
     /// `reload.scan`: period of the content scan.
@@ -54,6 +62,8 @@ pub struct Config {
     pub threads: usize,
     /// `run.grace`: how long a stopping host lets scripts finish.
     pub grace: Duration,
+    /// `run.name`: what this process is called; `None`: by its host and its process id.
+    pub instance: Option<String>,
     /// `[http]`
     pub http: Http,
     /// `metrics.listen`: a listener for metrics alone; `None`: they are on `http` only.
@@ -61,6 +71,15 @@ pub struct Config {
     /// `[log]`
     pub log: Log,
     handlers: handlers::HandlerRules,
+}
+
+/// `[emit]`: how `moontide emit` publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Emitting {
+    /// Events stored by one publish, at most.
+    pub batch: usize,
+    /// How long the store may leave one unanswered.
+    pub timeout: Duration,
 }
 
 /// `[log]`
@@ -73,7 +92,8 @@ pub struct Log {
 impl Config {
     /// The operator's word on how the handler `name` is loaded.
     pub fn options_for(&self, name: &str) -> LoadOptions {
-        self.handlers.options_for(name, &self.limits)
+        let (group, retry) = (self.default_group.clone(), self.retry.clone());
+        LoadOptions { group, retry, ..self.handlers.options_for(name, &self.limits) }
     }
 
     /// The names of `[handlers."…"]` tables that fit none of `names`.

@@ -4,13 +4,20 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::raw::Table;
 use crate::event::check_type;
 use crate::streams::{DEFAULT_STREAM, Streams};
+use crate::units::show_duration;
 
 /// What the host's keys and streams are called unless `redis.prefix` says otherwise.
 const HOST_PREFIX: &str = "moontide:";
+/// Most entries in one read.
+const READ_MAX: usize = 10_000;
+/// A read that ends sooner is one of many; a connection that is gone is noticed only after a read that ends later.
+const BLOCK_MIN: Duration = Duration::from_millis(10);
+const BLOCK_MAX: Duration = Duration::from_secs(60);
 const REDIS_SCHEMES: [&str; 5] = ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"];
 
 /// `[bus]`
@@ -122,6 +129,10 @@ pub struct Redis {
     pub state_prefix: String,
     /// A server that may throw away keys of ours is used nevertheless.
     pub allow_eviction: bool,
+    /// Entries in one read, at most.
+    pub batch: usize,
+    /// How long the server holds a read in which nothing happens.
+    pub block: Duration,
 }
 
 pub(super) fn read_bus(mut table: Table<'_>) -> Bus {
@@ -148,6 +159,11 @@ pub(super) fn read_redis(mut table: Table<'_>, streams: &Streams) -> Redis {
     let prefix = table.text("prefix");
     let state_prefix = table.text("state_prefix");
     let allow_eviction = table.truth("allow_eviction");
+    let batch = table.need("batch", |table| table.optional_count("batch", 1..=READ_MAX));
+    let block = table.duration("block", BLOCK_MIN);
+    if block > BLOCK_MAX {
+        table.note("block", format!("is too long; at most {:?}", show_duration(BLOCK_MAX)));
+    }
     for (key, text, least) in [("prefix", &prefix, 1), ("state_prefix", &state_prefix, 0)] {
         if text.len() < least || text.len() > 256 || (!text.is_empty() && check_type(text).is_err()) {
             table.note(key, format!("{text:?} can begin no key; letters, digits and . _ - : / can: \"shop:\""));
@@ -166,7 +182,7 @@ pub(super) fn read_redis(mut table: Table<'_>, streams: &Streams) -> Redis {
         }
     }
     table.close();
-    Redis { prefix, state_prefix, allow_eviction }
+    Redis { prefix, state_prefix, allow_eviction, batch, block }
 }
 
 /// Why no stream of events can be called `name`, if none can. `{type}` stands at the end and after something: streams named

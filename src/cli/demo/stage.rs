@@ -115,11 +115,8 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// Gives everything on the server a name below `prefix`. Nothing is trimmed, least of all what belongs to others.
 fn move_to(prefix: &str, config: &mut Config) {
-    config.redis = Redis {
-        prefix: format!("{prefix}host:"),
-        state_prefix: format!("{prefix}state:"),
-        allow_eviction: config.redis.allow_eviction,
-    };
+    config.redis =
+        Redis { prefix: format!("{prefix}host:"), state_prefix: format!("{prefix}state:"), ..config.redis.clone() };
     let all = TypePattern::parse("*").expect("it is a pattern");
     let rule = StreamRule { types: vec![all], name: format!("{prefix}events:{{type}}"), retain: None };
     config.streams = Arc::new(Streams { rules: vec![rule], retain: Retain::default() });
