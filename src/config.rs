@@ -1,4 +1,4 @@
-//! The configuration: layers (embedded defaults → file → environment → flags) into a type that cannot be wrong.
+//! The configuration: layers (embedded defaults → variables of other services → file → our variables → flags) into a type that cannot be wrong.
 //!
 //! Owns every key, its default and its unit (`config/default.toml`), and what may not be combined. All problems are
 //! reported at once, each with where it was set and what would be right. Opens nothing but the file and secrets' files;
@@ -6,6 +6,7 @@
 
 mod bus;
 mod check;
+mod foreign;
 mod handlers;
 mod http;
 mod layers;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
 pub use check::check_instance;
+pub use foreign::{FOREIGN, Foreign, Means};
 pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
@@ -71,6 +73,7 @@ pub struct Config {
     /// `[log]`
     pub log: Log,
     handlers: handlers::HandlerRules,
+    borrowed: foreign::Borrowed,
 }
 
 /// `[emit]`: how `moontide emit` publishes.
@@ -94,6 +97,13 @@ impl Config {
     pub fn options_for(&self, name: &str) -> LoadOptions {
         let (group, retry) = (self.default_group.clone(), self.retry.clone());
         LoadOptions { group, retry, ..self.handlers.options_for(name, &self.limits) }
+    }
+
+    /// What chose the bus, and which variables of other services count, or mean nothing: a line each.
+    pub fn chosen(&self) -> Vec<String> {
+        let Bus { url, chosen_by, .. } = &self.bus;
+        let bus = format!("the bus is {url}, chosen by {chosen_by}");
+        [bus].into_iter().chain(self.borrowed.told()).collect()
     }
 
     /// The names of `[handlers."…"]` tables that fit none of `names`.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::problem::Origin;
 use super::raw::Table;
 use crate::event::check_type;
 use crate::streams::{DEFAULT_STREAM, Streams};
@@ -24,6 +25,8 @@ const REDIS_SCHEMES: [&str; 5] = ["redis", "rediss", "redis+sentinel", "rediss+s
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bus {
     pub url: BusUrl,
+    /// What said so.
+    pub chosen_by: Origin,
     /// CloudEvents source of what is emitted.
     pub source: String,
 }
@@ -63,11 +66,16 @@ impl fmt::Debug for RedisUrl {
 }
 
 /// `url` without user, password and parameters: all that lies between `//` and the last `@`, and all from `?` on.
-fn without_password(url: &str) -> String {
+pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (_, place) = rest.rsplit_once('@').unwrap_or(("", rest));
     let place = place.split_once('?').map_or(place, |(place, _)| place);
     format!("{scheme}://{place}")
+}
+
+/// Whether `url` is one of a server.
+pub(super) fn is_server(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, place)| REDIS_SCHEMES.contains(&scheme) && !place.is_empty())
 }
 
 impl fmt::Display for BusUrl {
@@ -137,6 +145,7 @@ pub struct Redis {
 
 pub(super) fn read_bus(mut table: Table<'_>) -> Bus {
     let text = table.text("url");
+    let chosen_by = table.origin_of("url");
     let url = BusUrl::parse(&text).unwrap_or_else(|message| {
         table.note("url", message);
         BusUrl::Memory
@@ -146,7 +155,7 @@ pub(super) fn read_bus(mut table: Table<'_>) -> Bus {
         table.note("source", format!("{source:?} can be no source; a name or URI without spaces can: \"moontide\""));
     }
     table.close();
-    Bus { url, source }
+    Bus { url, chosen_by, source }
 }
 
 pub(super) fn read_sqlite(mut table: Table<'_>) -> Sqlite {

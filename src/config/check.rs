@@ -69,6 +69,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
         metrics_listen,
         log,
         handlers,
+        borrowed: checker.layers.borrowed.clone(),
     }
 }
 

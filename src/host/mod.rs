@@ -201,6 +201,7 @@ pub const EXIT_LOST: i32 = 5;
 pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let handlers = config.handlers_dir.clone();
     let bus = config.bus.url.to_string();
+    config.chosen().iter().for_each(|line| tracing::info!("{line}"));
     let promises = promises(&config).await?;
     let mut host = Host::start(config, start).await?;
     for Promise { when, holds } in promises {
