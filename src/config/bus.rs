@@ -65,9 +65,12 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// `url` without user, password and parameters: all that lies between `//` and the last `@`, and all from `?` on.
+/// `url` without user, password and parameters: all that lies between `//` and the last `@`, and all from `?` on. What is no
+/// address is shown from its last `@` on: it may have been meant as one.
 pub(super) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, place)| format!("…@{place}"));
+    };
     let (_, place) = rest.rsplit_once('@').unwrap_or(("", rest));
     let place = place.split_once('?').map_or(place, |(place, _)| place);
     format!("{scheme}://{place}")
@@ -230,7 +233,9 @@ mod tests {
                 (shown, &*format!("Redis({shown})"))
             );
         }
-        let mistyped = BusUrl::parse("redi://u:geheim@host").expect_err("it is no bus");
-        assert!(!mistyped.contains("geheim"), "{mistyped}");
+        for mistyped in ["redi://u:geheim@host", "u:geheim@host", ":geheim@host:6379"] {
+            let error = BusUrl::parse(mistyped).expect_err("it is no bus");
+            assert!(!error.contains("geheim") && error.contains("host"), "{error}");
+        }
     }
 }

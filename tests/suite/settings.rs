@@ -67,6 +67,29 @@ fn a_group_that_several_handlers_claim_is_refused_with_what_to_do() {
     place.moontide(&["check"]).assert().code(1).stdout(says(""));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_that_claims_a_group_is_refused_and_who_has_it_goes_on() {
+    let handler =
+        |n: u8| format!("return {{ group = 'g', handle = function(event, ctx) ctx.kv:add(event.type, {n}) end }}");
+    let desk = Desk::new(&[("first", &handler(1))]).await;
+    desk.write("second", &handler(1));
+    let problem = |desk: &Desk, name: &str| {
+        let rows = desk.host().snapshot();
+        rows.into_iter().find(|row| row.name == name).and_then(|row| row.problem).unwrap_or_default()
+    };
+    desk.until("it is refused", |desk| problem(desk, "second").contains("the group g is claimed by first too")).await;
+    assert_eq!(problem(&desk, "first"), "");
+    let before = desk.version("first");
+    desk.write("first", &handler(2));
+    desk.until("it is reloaded", |desk| desk.version("first") != before && problem(desk, "first").is_empty()).await;
+    desk.emit(vec![event("first", 1, "{}"), event("second", 1, "{}")]).await;
+    desk.until("it goes on", |desk| desk.counts("first").done == 1).await;
+    desk.remove("first");
+    desk.until("the group is free", |desk| problem(desk, "second").is_empty()).await;
+    desk.emit(vec![event("second", 2, "{}")]).await;
+    desk.until_state("second", "1").await;
+}
+
 const JOB: &str = "return { on = 'job', concurrency = 4, start = 'earliest', handle = function(event, ctx)\n\
                    ctx:sleep('10ms') ctx.kv:add('done/' .. ctx.instance, 1) end }";
 
