@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 
 use crate::cli::{Place, Running, until};
 use crate::redis::server::{Kind, Server};
-use crate::support::{Desk, event};
+use crate::support::{Desk, PATIENCE, event};
 
 /// A host in a process of its own, under these variables and no others.
 fn run(place: &Place, arguments: &[&str], variables: &[(&str, &str)]) -> Running {
@@ -124,12 +125,28 @@ fn two_processes_of_one_name_share_a_server() {
     two_of_one_name(&Server::with(Kind::Redis, &[]).url());
 }
 
-/// What the server is asked from now on, a command a line.
-fn commands(server: &Server) -> impl Iterator<Item = String> {
-    let mut connection = TcpStream::connect(("127.0.0.1", server.port())).expect("it listens");
-    connection.write_all(b"MONITOR\r\n").expect("it is there");
-    connection.set_read_timeout(Some(crate::support::PATIENCE)).expect("it takes one");
-    BufReader::new(connection).lines().map(|line| line.expect("the server goes on telling"))
+/// What the server is asked from now on.
+struct Asked(std::io::Lines<BufReader<TcpStream>>);
+
+impl Asked {
+    fn of(server: &Server) -> Self {
+        let mut connection = TcpStream::connect(("127.0.0.1", server.port())).expect("it listens");
+        connection.write_all(b"MONITOR\r\n").expect("it is there");
+        connection.set_read_timeout(Some(PATIENCE)).expect("it takes one");
+        Self(BufReader::new(connection).lines())
+    }
+
+    /// The next command in which all of `parts` are.
+    fn next(&mut self, parts: &[&str]) -> String {
+        let began = Instant::now();
+        loop {
+            let line = self.0.next().expect("the server is there").expect("it goes on telling");
+            if parts.iter().all(|part| line.contains(part)) {
+                return line;
+            }
+            assert!(began.elapsed() < PATIENCE, "nobody asks {parts:?}");
+        }
+    }
 }
 
 #[test]
@@ -156,12 +173,11 @@ fn a_service_of_others_is_taken_over_with_its_variables() {
     ];
     call(&["XGROUP", "CREATE", "events:user.created", "my-service", "$", "MKSTREAM"], &mut database);
     call(&["XADD", "events:user.created", "*", "type", "user.created", "data", "{}"], &mut database);
-    let mut asked = commands(&server);
+    let mut asked = Asked::of(&server);
     let _host = run(&place, &[], &variables);
-    let reads = |line: &String| line.contains("XREADGROUP") && line.contains("\"my-service\"");
-    let read = asked.find(reads).expect("it reads");
-    assert!(read.contains("\"COUNT\" \"3\""), "{read}");
-    let waits = asked.find(|line| line.contains("\"BLOCK\"")).expect("it waits");
+    let reads = asked.next(&["XREADGROUP", "\"my-service\""]);
+    assert!(reads.contains("\"COUNT\" \"3\""), "{reads}");
+    let waits = asked.next(&["\"BLOCK\""]);
     assert!(waits.contains("\"BLOCK\" \"777\""), "{waits}");
     let dead = || printed(&place, &["dead", "list", "--json"], &variables);
     until(|| dead().contains("exhausted"));
@@ -174,11 +190,13 @@ fn a_service_of_others_is_taken_over_with_its_variables() {
 fn emit_waits_as_long_as_it_is_told() {
     let server = Server::with(Kind::Redis, &[]);
     let place = Place::new();
-    server.call(&["CLIENT", "PAUSE", "60000", "WRITE"]);
-    let emit = |name: &str, timeout: &str| {
-        let mut emit = place.moontide(&["emit", "a", "1", "--bus", &server.url()]);
-        emit.env(name, timeout).assert().code(3).stderr(contains("does not answer within 70ms"));
-    };
-    emit("EVENT_PUBLISHER_PUBLISH_TIMEOUT", "70");
-    emit("MOONTIDE_EMIT_TIMEOUT", "70ms");
+    server.call(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    let emit = ["emit", "a", "1", "--bus", &server.url()];
+    let mut patient = Command::new(env!("CARGO_BIN_EXE_moontide"));
+    patient.current_dir(place.path()).env_clear().env("EVENT_PUBLISHER_PUBLISH_TIMEOUT", "600000").args(emit);
+    let mut patient = patient.stdout(Stdio::null()).spawn().expect("it starts");
+    let hasty = place.moontide(&emit).env("MOONTIDE_EMIT_TIMEOUT", "70ms").assert();
+    hasty.code(3).stderr(contains("does not answer within 70ms"));
+    server.call(&["CLIENT", "UNPAUSE"]);
+    assert!(patient.wait().expect("it ends").success(), "it went on waiting");
 }
