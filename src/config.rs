@@ -1,4 +1,4 @@
-//! The configuration: layers (embedded defaults → file → environment → flags) into a type that cannot be wrong.
+//! The configuration: layers (embedded defaults → variables of other services → file → our variables → flags) into a type that cannot be wrong.
 //!
 //! Owns every key, its default and its unit (`config/default.toml`), and what may not be combined. All problems are
 //! reported at once, each with where it was set and what would be right. Opens nothing but the file and secrets' files;
@@ -7,6 +7,7 @@
 mod bus;
 mod channels;
 mod check;
+mod foreign;
 mod handlers;
 mod http;
 mod layers;
@@ -21,12 +22,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
+pub use check::check_instance;
+pub use foreign::{FOREIGN, Foreign, Means};
 pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
 pub use secrets::Secret;
 
 use crate::channels::Channel;
+use crate::judge::RetryPolicy;
 use crate::script::{Limits, LoadOptions};
 use crate::streams::Streams;
 
@@ -43,12 +47,18 @@ pub struct Config {
     pub recovery_time: Duration,
     /// `groups.forget`: a group without a living handler holds back trimming this long.
     pub forget_group_after: Duration,
+    /// `groups.default`: the group of handlers that name none; `None`: each has one of its own name.
+    pub default_group: Option<String>,
     /// `[[stream]]` and `[retain]`.
     pub streams: Arc<Streams>,
     /// `[[channel]]`
     pub channels: Vec<Channel>,
     /// `[limits]`, for every handler.
     pub limits: Limits,
+    /// `[retry]`, where a handler does not say otherwise.
+    pub retry: RetryPolicy,
+    /// `[emit]`
+    pub emit: Emitting,
     /// `dead_letters.retain`; `None`: for ever.
     pub dead_letters_retain: Option<Duration>,
     /// `reload.scan`: period of the content scan.
@@ -59,6 +69,8 @@ pub struct Config {
     pub threads: usize,
     /// `run.grace`: how long a stopping host lets scripts finish.
     pub grace: Duration,
+    /// `run.name`: what this process is called; `None`: by its host and its process id.
+    pub instance: Option<String>,
     /// `[http]`
     pub http: Http,
     /// `metrics.listen`: a listener for metrics alone; `None`: they are on `http` only.
@@ -66,6 +78,16 @@ pub struct Config {
     /// `[log]`
     pub log: Log,
     handlers: handlers::HandlerRules,
+    borrowed: foreign::Borrowed,
+}
+
+/// `[emit]`: how `moontide emit` publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Emitting {
+    /// Events stored by one publish, at most.
+    pub batch: usize,
+    /// How long the store may leave one unanswered.
+    pub timeout: Duration,
 }
 
 /// `[log]`
@@ -78,7 +100,15 @@ pub struct Log {
 impl Config {
     /// The operator's word on how the handler `name` is loaded.
     pub fn options_for(&self, name: &str) -> LoadOptions {
-        self.handlers.options_for(name, &self.limits)
+        let (group, retry) = (self.default_group.clone(), self.retry.clone());
+        LoadOptions { group, retry, ..self.handlers.options_for(name, &self.limits) }
+    }
+
+    /// What chose the bus, and which variables of other services count, or mean nothing: a line each.
+    pub fn chosen(&self) -> Vec<String> {
+        let Bus { url, chosen_by, .. } = &self.bus;
+        let bus = format!("the bus is {url}, chosen by {chosen_by}");
+        [bus].into_iter().chain(self.borrowed.told()).collect()
     }
 
     /// The names of `[handlers."…"]` tables that fit none of `names`.

@@ -11,6 +11,9 @@ use crate::outcome::{Failure, FailureKind, Outcome};
 /// Longest delay that `ctx:retry(after)` can ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// Most attempts that a policy can ask for.
+pub const ATTEMPTS_MAX: usize = 1000;
+
 /// How often and how soon a failed delivery is tried again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {

@@ -48,6 +48,8 @@ pub async fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> 
     } else {
         print(&found)?;
         output::remark_if_empty(&registry, &config.handlers_dir);
+        output::say("")?;
+        config.chosen().iter().try_for_each(|line| output::say(&plain::line(line)))?;
         promises(config).await?;
         memory(&registry, config)?;
     }

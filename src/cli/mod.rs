@@ -52,7 +52,8 @@ Exit codes:
   4  too many scripts could not be interrupted (moontide run)
   5  the store's file is gone, or a part of Moontide ended by a defect (moontide run)
 
-Settings come from built-in defaults, moontide.toml, MOONTIDE_* variables and flags; what is named later wins.";
+Settings come from built-in defaults, variables of other services (REDIS_URL, …), moontide.toml, MOONTIDE_* variables and
+flags; what is named later wins.";
 
 /// Runs event handlers written in Luau: a script in a folder is a crash-safe worker.
 #[derive(Debug, Parser)]

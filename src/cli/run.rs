@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::config::Config;
+use crate::config::{Config, check_instance};
 use crate::host::{self, Start};
 
 const AFTER_HELP: &str = "\
@@ -21,7 +21,7 @@ pub struct RunArgs {
     /// Run only these handlers
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Name of this process among those that share the store [default: host name and process id]
+    /// Name of this process among those that share the store [default: run.name, or host name and process id]
     #[arg(long, value_name = "INSTANCE", value_parser = instance_name)]
     pub name: Option<String>,
 }
@@ -33,9 +33,5 @@ pub async fn run(args: RunArgs, config: Config) -> anyhow::Result<ExitCode> {
 }
 
 fn instance_name(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if text.is_empty() || text.len() > 128 || !text.chars().all(allowed) {
-        return Err("1 to 128 letters, digits, . _ -".into());
-    }
-    Ok(text.to_owned())
+    check_instance(text).map(|()| text.to_owned())
 }

@@ -4,19 +4,29 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use super::problem::Origin;
 use super::raw::Table;
 use crate::event::check_type;
 use crate::streams::{DEFAULT_STREAM, Streams};
+use crate::units::show_duration;
 
 /// What the host's keys and streams are called unless `redis.prefix` says otherwise.
 const HOST_PREFIX: &str = "moontide:";
+/// Most entries in one read.
+const READ_MAX: usize = 10_000;
+/// A read that ends sooner is one of many; a connection that is gone is noticed only after a read that ends later.
+const BLOCK_MIN: Duration = Duration::from_millis(10);
+const BLOCK_MAX: Duration = Duration::from_secs(60);
 const REDIS_SCHEMES: [&str; 5] = ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"];
 
 /// `[bus]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bus {
     pub url: BusUrl,
+    /// What said so.
+    pub chosen_by: Origin,
     /// CloudEvents source of what is emitted.
     pub source: String,
 }
@@ -55,12 +65,20 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// `url` without user, password and parameters: all that lies between `//` and the last `@`, and all from `?` on.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+/// `url` without user, password and parameters: all that lies between `//` and the last `@`, and all from `?` on. What is no
+/// address is shown from its last `@` on: it may have been meant as one.
+pub(super) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, place)| format!("…@{place}"));
+    };
     let (_, place) = rest.rsplit_once('@').unwrap_or(("", rest));
     let place = place.split_once('?').map_or(place, |(place, _)| place);
     format!("{scheme}://{place}")
+}
+
+/// Whether `url` is one of a server.
+pub(super) fn is_server(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, place)| REDIS_SCHEMES.contains(&scheme) && !place.is_empty())
 }
 
 impl fmt::Display for BusUrl {
@@ -124,10 +142,15 @@ pub struct Redis {
     pub allow_eviction: bool,
     /// Before the name of every channel.
     pub channel_prefix: String,
+    /// Entries in one read, at most.
+    pub batch: usize,
+    /// How long the server holds a read in which nothing happens.
+    pub block: Duration,
 }
 
 pub(super) fn read_bus(mut table: Table<'_>) -> Bus {
     let text = table.text("url");
+    let chosen_by = table.origin_of("url");
     let url = BusUrl::parse(&text).unwrap_or_else(|message| {
         table.note("url", message);
         BusUrl::Memory
@@ -137,7 +160,7 @@ pub(super) fn read_bus(mut table: Table<'_>) -> Bus {
         table.note("source", format!("{source:?} can be no source; a name or URI without spaces can: \"moontide\""));
     }
     table.close();
-    Bus { url, source }
+    Bus { url, chosen_by, source }
 }
 
 pub(super) fn read_sqlite(mut table: Table<'_>) -> Sqlite {
@@ -157,6 +180,11 @@ pub(super) fn read_redis(mut table: Table<'_>, streams: &Streams) -> Redis {
             format!("{channel_prefix:?} can begin no channel; write it without spaces: \"events:\""),
         );
     }
+    let batch = table.need("batch", |table| table.optional_count("batch", 1..=READ_MAX));
+    let block = table.duration("block", BLOCK_MIN);
+    if block > BLOCK_MAX {
+        table.note("block", format!("is too long; at most {:?}", show_duration(BLOCK_MAX)));
+    }
     for (key, text, least) in [("prefix", &prefix, 1), ("state_prefix", &state_prefix, 0)] {
         if text.len() < least || text.len() > 256 || (!text.is_empty() && check_type(text).is_err()) {
             table.note(key, format!("{text:?} can begin no key; letters, digits and . _ - : / can: \"shop:\""));
@@ -175,7 +203,7 @@ pub(super) fn read_redis(mut table: Table<'_>, streams: &Streams) -> Redis {
         }
     }
     table.close();
-    Redis { prefix, state_prefix, allow_eviction, channel_prefix }
+    Redis { prefix, state_prefix, allow_eviction, channel_prefix, batch, block }
 }
 
 /// Why no stream of events can be called `name`, if none can. `{type}` stands at the end and after something: streams named
@@ -214,7 +242,9 @@ mod tests {
                 (shown, &*format!("Redis({shown})"))
             );
         }
-        let mistyped = BusUrl::parse("redi://u:geheim@host").expect_err("it is no bus");
-        assert!(!mistyped.contains("geheim"), "{mistyped}");
+        for mistyped in ["redi://u:geheim@host", "u:geheim@host", ":geheim@host:6379"] {
+            let error = BusUrl::parse(mistyped).expect_err("it is no bus");
+            assert!(!error.contains("geheim") && error.contains("host"), "{error}");
+        }
     }
 }

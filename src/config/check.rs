@@ -11,21 +11,26 @@ use super::http::{read_http, read_metrics};
 use super::layers::Surroundings;
 use super::layouts::{Carrier, read_layout, read_layouts};
 use super::raw::{Checker, Table};
-use super::{Config, Log, LogFormat, LogLevel, secrets};
+use super::{Config, Emitting, Log, LogFormat, LogLevel, secrets};
 use crate::envelope::Layout;
-use crate::script::Limits;
+use crate::judge::{ATTEMPTS_MAX, RetryPolicy};
+use crate::script::{Limits, check_group};
 use crate::streams::{Retain, StreamRule, Streams};
 
 const LEAST: Duration = Duration::from_millis(1);
 const THREADS_MAX: usize = 1024;
 const EFFECTS_MAX: usize = 1_000_000;
+const FACTOR_MAX: f64 = 1000.0;
+/// Most events that one publish stores.
+const BATCH_MAX: usize = 10_000;
+const INSTANCE_BYTES_MAX: usize = 128;
 
 /// Reads everything. The result may be used only if the checker found no problems.
 pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let mut root = Table::root(checker);
     let bus = read_bus(root.table("bus"));
     let sqlite = read_sqlite(root.table("sqlite"));
-    let (recovery_time, forget_group_after) = read_groups(root.table("groups"));
+    let (recovery_time, forget_group_after, default_group) = read_groups(root.table("groups"));
     let layouts = read_layouts(&root.table("layout"), checker);
     let mut streams = read_streams(&mut root, &layouts);
     let redis = read_redis(root.table("redis"), &streams);
@@ -33,6 +38,8 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     streams.mirrors = channels.mirrors;
     let streams = Arc::new(streams);
     let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());
+    let retry = read_retry(root.table("retry"));
+    let emit = read_emit(root.table("emit"));
     let secrets = secrets::read(root.table("secrets"), &around.environment);
     let values = read_values(&root.table("values"), checker, &secrets);
     let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets);
@@ -42,7 +49,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let mut reload = root.table("reload");
     let scan = reload.duration("scan", Duration::from_millis(100));
     reload.close();
-    let (handlers_dir, threads, grace) = read_run(root.table("run"));
+    let Run { handlers_dir, threads, grace, instance } = read_run(root.table("run"));
     let http = read_http(root.table("http"), &around.environment);
     let metrics_listen = read_metrics(root.table("metrics"));
     let log = read_log(root.table("log"));
@@ -53,41 +60,101 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
         redis,
         recovery_time,
         forget_group_after,
+        default_group,
         streams,
         channels: channels.listened,
         limits,
+        retry,
+        emit,
         dead_letters_retain,
         scan,
         handlers_dir,
         threads,
         grace,
+        instance,
         http,
         metrics_listen,
         log,
         handlers,
+        borrowed: checker.layers.borrowed.clone(),
     }
 }
 
-fn read_groups(mut table: Table<'_>) -> (Duration, Duration) {
+fn read_groups(mut table: Table<'_>) -> (Duration, Duration, Option<String>) {
     let recovery = table.duration("recovery", Duration::from_secs(1));
     let forget = table.duration("forget", LEAST);
     if forget < recovery {
         let message = "forget would be shorter than recovery: a group would be gone before it can be taken over";
         table.note_among(&["forget", "recovery"], message);
     }
+    let default = named(&mut table, "default", check_group);
     table.close();
-    (recovery, forget)
+    (recovery, forget, default)
 }
 
-fn read_run(mut table: Table<'_>) -> (PathBuf, usize, Duration) {
+/// A name, if it is not empty.
+fn named(table: &mut Table<'_>, key: &'static str, check: impl FnOnce(&str) -> Result<(), String>) -> Option<String> {
+    let name = Some(table.text(key)).filter(|name| !name.is_empty())?;
+    if let Err(message) = check(&name) {
+        table.note(key, message);
+    }
+    Some(name)
+}
+
+/// Whether a process can be called so.
+///
+/// # Errors
+/// What was expected, and what it is.
+pub fn check_instance(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match !name.is_empty() && name.len() <= INSTANCE_BYTES_MAX && name.chars().all(fits) {
+        true => Ok(()),
+        false => Err(format!("expected 1 to {INSTANCE_BYTES_MAX} letters, digits and . _ -, got {name:?}")),
+    }
+}
+
+fn read_retry(mut table: Table<'_>) -> RetryPolicy {
+    let attempts = table.need("attempts", |table| table.optional_count("attempts", 1..=ATTEMPTS_MAX));
+    let policy = RetryPolicy {
+        attempts: attempts as u32,
+        delay: table.duration("delay", LEAST),
+        factor: table.need("factor", |table| table.optional_number("factor", 1.0..=FACTOR_MAX)),
+        max_delay: table.duration("max_delay", LEAST),
+        jitter: table.need("jitter", |table| table.optional_number("jitter", 0.0..=1.0)),
+        max_age: table.duration("max_age", LEAST),
+    };
+    if policy.max_delay < policy.delay {
+        table.note_among(&["max_delay", "delay"], "max_delay would be shorter than delay");
+    }
+    table.close();
+    policy
+}
+
+fn read_emit(mut table: Table<'_>) -> Emitting {
+    let batch = table.need("batch", |table| table.optional_count("batch", 1..=BATCH_MAX));
+    let timeout = table.duration("timeout", LEAST);
+    table.close();
+    Emitting { batch, timeout }
+}
+
+/// `[run]`
+struct Run {
+    handlers_dir: PathBuf,
+    threads: usize,
+    grace: Duration,
+    instance: Option<String>,
+}
+
+fn read_run(mut table: Table<'_>) -> Run {
     let folder = table.text("handlers");
     if folder.is_empty() {
         table.note("handlers", "must name a folder: \"handlers\"");
     }
     let threads = table.need("threads", |table| table.optional_count("threads", 0..=THREADS_MAX));
     let grace = table.duration("grace", Duration::ZERO);
+    let instance = named(&mut table, "name", check_instance);
     table.close();
-    (folder.into(), threads, grace)
+    Run { handlers_dir: folder.into(), threads, grace, instance }
 }
 
 fn read_log(mut table: Table<'_>) -> Log {

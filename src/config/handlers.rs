@@ -95,6 +95,7 @@ impl HandlerRules {
                 values: self.values.clone().into_iter().chain(secrets).collect(),
                 state: fitting().find_map(|rule| rule.state.clone()),
             },
+            ..LoadOptions::default()
         }
     }
 }

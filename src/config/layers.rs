@@ -1,7 +1,7 @@
-//! The layers of a configuration, each over the one before: embedded defaults, variables that other services read too,
-//! file, our own variables, flags.
+//! The layers of a configuration, each over the one before: embedded defaults, variables of other services (`foreign`), file,
+//! our own variables, flags.
 //!
-//! Owns which variable sets which key, and remembers where each value was set. Does not know what the values mean.
+//! Owns which variable of ours sets which key, and remembers where each value was set. Does not know what the values mean.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use super::foreign::{self, Borrowed};
 use super::problem::{Origin, Problem};
 use super::raw::show;
 use crate::nearest::nearest;
@@ -18,8 +19,6 @@ use crate::nearest::nearest;
 pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 /// Read from the current directory unless `--config` names another file.
 pub const FILE: &str = "moontide.toml";
-/// Variables of the services that Moontide replaces; they count where ours and the file say nothing.
-const FOREIGN: [(&str, &str); 1] = [("METRICS_PORT", "metrics.listen")];
 const PREFIX: &str = "MOONTIDE_";
 /// The one variable that is no key: the file to read, as `--config`.
 pub const FILE_VARIABLE: &str = "MOONTIDE_CONFIG";
@@ -63,6 +62,8 @@ impl Surroundings {
 /// The merged values, and where each came from.
 pub struct Layers {
     pub root: Dict,
+    /// Which variables of others count.
+    pub borrowed: Borrowed,
     figment: Figment,
     file: PathBuf,
 }
@@ -72,7 +73,6 @@ impl Layers {
     pub fn read(flags: &Flags, around: &Surroundings, problems: &mut Vec<Problem>) -> Self {
         let defaults = Toml::from_str::<Dict>(DEFAULT_TOML).expect("default.toml is embedded, and a test parses it");
         let variables = Variables::of(&defaults);
-        let foreign = read_foreign(&around.environment, problems);
         let file = flags.config.clone().unwrap_or_else(|| around.file.clone());
         let mut from_file = read_file(&file, flags.config.is_some(), problems);
         // Before the next layer covers them up.
@@ -85,24 +85,26 @@ impl Layers {
             !wrong
         });
         let secrets = secret_variables(&from_file);
+        let from_variables = variables.read(&around.environment, &secrets, problems);
+        let from_flags = flag_values(flags);
+        let is_said =
+            |key: &str| [&from_file, &from_variables, &from_flags].into_iter().any(|values| says(values, key));
+        let foreign::Layer { values: from_others, borrowed } = foreign::read(&around.environment, is_said, problems);
         let figment = Figment::new()
             .merge(Layer { name: "default", values: defaults })
-            .merge(Layer { name: "foreign", values: foreign })
+            .merge(Layer { name: "foreign", values: from_others })
             .merge(Layer { name: "file", values: from_file })
-            .merge(Layer { name: "variable", values: variables.read(&around.environment, &secrets, problems) })
-            .merge(Layer { name: "flag", values: flag_values(flags) });
+            .merge(Layer { name: "variable", values: from_variables })
+            .merge(Layer { name: "flag", values: from_flags });
         let root = figment.data().ok().and_then(|mut by_profile| by_profile.remove(&Profile::Default));
-        Self { root: root.unwrap_or_default(), figment, file }
+        Self { root: root.unwrap_or_default(), borrowed, figment, file }
     }
 
     /// Where the value with this tag was set; `key` is its dotted key.
     pub fn origin(&self, tag: Tag, key: &str) -> Origin {
         match self.figment.get_metadata(tag).map(|layer| layer.name.as_ref()) {
             Some("file") => Origin::File(self.file.clone()),
-            Some("foreign") => {
-                let name = FOREIGN.iter().find(|(_, sets)| *sets == key).map_or(key, |(name, _)| name);
-                Origin::Variable(name.to_owned())
-            }
+            Some("foreign") => Origin::Variable(self.borrowed.who_set(key).unwrap_or(key).to_owned()),
             Some("variable") => Origin::Variable(variable(key)),
             Some("flag") => Origin::Flag(flag(key)),
             _ => Origin::Default,
@@ -156,26 +158,11 @@ fn secret_variables(values: &Dict) -> Vec<String> {
     names.collect()
 }
 
-fn read_foreign(environment: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Dict {
-    let mut values = Dict::new();
-    for (name, key) in FOREIGN {
-        let Some(text) = environment.get(name).filter(|text| !text.is_empty()) else { continue };
-        match text.parse::<u16>() {
-            Ok(port) => insert(&mut values, key, format!("0.0.0.0:{port}")),
-            Err(_) => {
-                let message = format!("{text:?} is no port; write a number like 9100");
-                problems.push(Problem { origin: Origin::Variable(name.into()), key: String::new(), message });
-            }
-        }
-    }
-    values
-}
-
 fn flag_values(flags: &Flags) -> Dict {
     let mut values = Dict::new();
     let mut set = |key: &str, value: Option<String>| {
         if let Some(value) = value {
-            insert(&mut values, key, value);
+            insert(&mut values, key, value.into());
         }
     };
     set("bus.url", flags.bus.clone());
@@ -215,7 +202,7 @@ impl Variables {
                     let message = "is not UTF-8; write it in plain text".into();
                     problems.push(Problem { origin: Origin::Variable(name.clone()), key: String::new(), message });
                 }
-                Some(key) => insert(&mut values, key, value.clone()),
+                Some(key) => insert(&mut values, key, value.as_str().into()),
                 None => problems.push(self.unknown(name)),
             }
         }
@@ -239,10 +226,17 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', "_"))
 }
 
-fn insert(values: &mut Dict, key: &str, value: String) {
+/// Whether `values` have one for the dotted `key`.
+fn says(values: &Dict, key: &str) -> bool {
+    let table = key.split_once('.').and_then(|(table, key)| Some((values.get(table)?.as_dict()?, key)));
+    table.is_some_and(|(table, key)| table.contains_key(key))
+}
+
+/// Sets the dotted `key`.
+pub(super) fn insert(values: &mut Dict, key: &str, value: Value) {
     let Some((table, key)) = key.split_once('.') else { return };
     let table = values.entry(table.to_owned()).or_insert_with(|| Value::from(Dict::new()));
     if let Value::Dict(_, keys) = table {
-        keys.insert(key.to_owned(), Value::from(value));
+        keys.insert(key.to_owned(), value);
     }
 }

@@ -148,6 +148,13 @@ impl<'a> Table<'a> {
         self.optional(key, &what, |value| Ok(whole(value, text).filter(|number| range.contains(number))))
     }
 
+    /// A number within `range`, if the key is there.
+    pub fn optional_number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let what = format!("a number from {} to {}", range.start(), range.end());
+        let text = self.is_variable(key);
+        self.optional(key, &what, |value| Ok(number(value, text).filter(|number| range.contains(number))))
+    }
+
     /// A whole number, or `"off"`: `Some(None)`.
     pub fn optional_count_or_off(&mut self, key: &'static str) -> Option<Option<u64>> {
         let text = self.is_variable(key);
@@ -221,10 +228,15 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Where the value of `key` was set.
+    pub fn origin_of(&self, key: &str) -> Origin {
+        let tag = self.values.and_then(|values| values.get(key)).map(Value::tag);
+        self.origin(tag, &self.path(key))
+    }
+
     /// Whether `key` has a value that is not the default.
     pub fn is_set(&self, key: &str) -> bool {
-        let tag = self.values.and_then(|values| values.get(key)).map(Value::tag);
-        tag.is_some_and(|tag| self.origin(Some(tag), &self.path(key)) != Origin::Default)
+        self.values.is_some_and(|values| values.contains_key(key)) && self.origin_of(key) != Origin::Default
     }
 
     /// Whether `key` was set by a variable, which knows nothing but text.
@@ -295,6 +307,15 @@ fn with_unit(value: &Value) -> Option<String> {
 fn whole(value: &Value, text: bool) -> Option<usize> {
     match value {
         Value::Num(_, number) => number.to_u128().or_else(|| u128::try_from(number.to_i128()?).ok())?.try_into().ok(),
+        Value::String(_, digits) if text => digits.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A number; a text is read as one where `text` says so.
+fn number(value: &Value, text: bool) -> Option<f64> {
+    match value {
+        Value::Num(_, number) => number.to_f64().or_else(|| Some(number.to_i128()? as f64)),
         Value::String(_, digits) if text => digits.parse().ok(),
         _ => None,
     }

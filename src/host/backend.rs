@@ -97,9 +97,27 @@ impl Backend {
 /// When the store cannot be opened; the text names the file or the server, the cause and what to do.
 pub async fn open(config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
     match &config.bus.url {
-        BusUrl::SqliteFile(path) => sqlite(SqliteStore::open, Place::File(path.clone()), config, instance),
-        BusUrl::Memory => sqlite(SqliteStore::open, Place::Memory, config, instance),
-        BusUrl::Redis(url) => open_redis(url, config, instance).await,
+        BusUrl::SqliteFile(path) => {
+            sqlite(SqliteStore::open, sqlite_options(Place::File(path.clone()), config, instance))
+        }
+        BusUrl::Memory => sqlite(SqliteStore::open, sqlite_options(Place::Memory, config, instance)),
+        BusUrl::Redis(url) => open_redis(redis_options(url, config, instance)?).await,
+    }
+}
+
+/// Opens the store to publish events, and waits for an answer as long as `emit.timeout` says.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_publish(config: &Config) -> Result<Backend, BusError> {
+    let patience = config.emit.timeout;
+    match &config.bus.url {
+        BusUrl::SqliteFile(path) => {
+            let options = sqlite_options(Place::File(path.clone()), config, None);
+            sqlite(SqliteStore::open, sqlite::Options { patience, ..options })
+        }
+        BusUrl::Memory => open(config, None).await,
+        BusUrl::Redis(url) => open_redis(redis::Options { patience, ..redis_options(url, config, None)? }).await,
     }
 }
 
@@ -109,7 +127,7 @@ pub async fn open(config: &Config, instance: Option<&str>) -> Result<Backend, Bu
 /// As [`open`], and where there is no store.
 pub async fn look(config: &Config) -> Result<Backend, BusError> {
     match &config.bus.url {
-        BusUrl::SqliteFile(path) => sqlite(SqliteStore::look, Place::File(path.clone()), config, None),
+        BusUrl::SqliteFile(path) => sqlite(SqliteStore::look, sqlite_options(Place::File(path.clone()), config, None)),
         BusUrl::Memory | BusUrl::Redis(_) => open(config, None).await,
     }
 }
@@ -131,12 +149,14 @@ fn address(url: &RedisUrl) -> Result<Address, BusError> {
 
 fn sqlite(
     open: fn(sqlite::Options) -> Result<Arc<SqliteStore>, BusError>,
-    place: Place,
-    config: &Config,
-    instance: Option<&str>,
+    options: sqlite::Options,
 ) -> Result<Backend, BusError> {
-    let store = open(sqlite::Options {
-        place,
+    let store = open(options)?;
+    Ok(Backend::of(&store, Store::Sqlite(store.clone())))
+}
+
+fn sqlite_options(place: Place, config: &Config, instance: Option<&str>) -> sqlite::Options {
+    sqlite::Options {
         synchronous: match config.sqlite.synchronous {
             Synchronous::Full => sqlite::Synchronous::Full,
             Synchronous::Normal => sqlite::Synchronous::Normal,
@@ -148,12 +168,12 @@ fn sqlite(
         forget_group_after: config.forget_group_after,
         dead_letters_retain: config.dead_letters_retain,
         upkeep_every: UPKEEP_EVERY,
-    })?;
-    Ok(Backend::of(&store, Store::Sqlite(store.clone())))
+        ..sqlite::Options::at(place)
+    }
 }
 
-async fn open_redis(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Result<Backend, BusError> {
-    let bus = RedisBus::open(redis_options(url, config, instance)?).await?;
+async fn open_redis(options: redis::Options) -> Result<Backend, BusError> {
+    let bus = RedisBus::open(options).await?;
     Ok(Backend::of(&bus, Store::Redis(bus.clone())))
 }
 
@@ -168,6 +188,8 @@ fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Res
         forget_group_after: config.forget_group_after,
         dead_letters_retain: config.dead_letters_retain,
         upkeep_every: UPKEEP_EVERY,
+        read_max: config.redis.batch,
+        block: config.redis.block,
         ..redis::Options::at(address(url)?)
     })
 }

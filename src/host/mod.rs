@@ -32,7 +32,7 @@ use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
 
-pub use backend::{Backend, erase, look, open, promises, record_bytes};
+pub use backend::{Backend, erase, look, open, open_to_publish, promises, record_bytes};
 
 use backend::default_instance;
 use doors::Doors;
@@ -45,7 +45,7 @@ use supervisor::{Supervisor, Tasks, Workers};
 pub struct Start {
     /// Only these handlers; empty: all.
     pub only: Vec<String>,
-    /// Name of this process; default: host name and process id.
+    /// Name of this process; `None`: as the configuration says.
     pub instance: Option<String>,
 }
 
@@ -114,7 +114,8 @@ impl Host {
         let registry = building.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         check_only(&start.only, &registry)?;
         let listeners = doors::bind(&config).await?;
-        let instance: Arc<str> = start.instance.unwrap_or_else(default_instance).into();
+        let instance: Arc<str> =
+            start.instance.or_else(|| config.instance.clone()).unwrap_or_else(default_instance).into();
         let backend = open(&config, Some(&instance)).await?;
         let parts = Parts::new(config, backend, instance, registry.clone())?;
         let (changes, changed) = mpsc::channel(1);
@@ -203,6 +204,7 @@ pub const EXIT_LOST: i32 = 5;
 pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let handlers = config.handlers_dir.clone();
     let bus = config.bus.url.to_string();
+    config.chosen().iter().for_each(|line| tracing::info!("{line}"));
     let promises = promises(&config).await?;
     let mut host = Host::start(config, start).await?;
     for Promise { when, holds } in promises {

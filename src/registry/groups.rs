@@ -1,15 +1,16 @@
-//! One group on one stream belongs to one handler.
+//! A group belongs to one handler.
 //!
-//! Decides who is refused where two claim the same: events shared out between two scripts would be handled by neither as a whole.
+//! Decides who is refused where two claim the same. On one stream each would handle only a part of the events; and what the
+//! store keeps for a group (retries above all) it keeps for the group as a whole, so that on different streams one handler
+//! would be given the other's retries.
 
 use std::collections::BTreeMap;
 
 use super::Registry;
-use crate::streams::{Selection, Streams};
+use crate::config::Config;
 
-/// One group on one stream belongs to one handler. Who claimed it first keeps serving; newcomers are refused, and where
-/// nobody was first all are.
-pub(super) fn refuse_shared(previous: &Registry, registry: &mut Registry, streams: &Streams) {
+/// Who claimed a group first keeps serving; newcomers are refused, and where nobody was first all are.
+pub(super) fn refuse_shared(previous: &Registry, registry: &mut Registry, config: &Config) {
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, loaded) in &registry.handlers {
         if let Some(program) = &loaded.program {
@@ -18,18 +19,22 @@ pub(super) fn refuse_shared(previous: &Registry, registry: &mut Registry, stream
     }
     let mut refusals = Vec::new();
     for (one, other) in groups.values().flat_map(|names| pairs(names)) {
-        let Some(stream) = shared_stream(registry, one, other, streams) else { continue };
         for (name, rival) in [(one, other), (other, one)] {
             if !serves_unchanged(previous, registry, name) || serves_unchanged(previous, registry, rival) {
-                refusals.push((name.clone(), rival.clone(), stream.clone()));
+                refusals.push((name.clone(), rival.clone()));
             }
         }
     }
-    for (name, rival, stream) in refusals {
+    for (name, rival) in refusals {
         let Some(program) = registry.handlers.get(&name).and_then(|loaded| loaded.program.clone()) else { continue };
         let (file, group) = (&program.file, &program.manifest.group);
-        let problem =
-            format!("{file}: the group {group} on {stream} is claimed by {rival} too; give one of them another group");
+        let why = match config.default_group.as_ref() == Some(group) {
+            true => " (groups.default gives it to every handler that names none)",
+            false => "",
+        };
+        let problem = format!(
+            "{file}: the group {group} is claimed by {rival} too{why}; give one of them another: group = \"…\""
+        );
         let before = previous.handlers.get(&name);
         registry.handlers.insert(name, super::refused(before, &program.file, problem));
     }
@@ -40,26 +45,6 @@ fn pairs(names: &[String]) -> impl Iterator<Item = (&String, &String)> {
 }
 
 fn serves_unchanged(previous: &Registry, registry: &Registry, name: &str) -> bool {
-    let group = |registry: &Registry| {
-        let program = registry.handlers.get(name)?.program.clone()?;
-        Some((program.manifest.group.clone(), program.manifest.types.clone(), program.manifest.streams.clone()))
-    };
+    let group = |registry: &Registry| Some(registry.handlers.get(name)?.program.as_ref()?.manifest.group.clone());
     group(previous).is_some_and(|before| group(registry) == Some(before))
-}
-
-fn shared_stream(registry: &Registry, one: &str, other: &str, streams: &Streams) -> Option<String> {
-    let program = |name: &str| registry.handlers.get(name)?.program.clone();
-    let (one, other) = (program(one)?, program(other)?);
-    let (one, other) = (super::selection(&one, streams), super::selection(&other, streams));
-    let common = one.streams.iter().find(|stream| other.streams.contains(stream) || discovers(&other, stream));
-    let discovered = || other.streams.iter().find(|stream| discovers(&one, stream));
-    let both = || one.discover.iter().find(|(prefix, _)| other.discover.iter().any(|(theirs, _)| theirs == prefix));
-    common.or_else(discovered).cloned().or_else(|| both().map(|(prefix, _)| format!("{prefix}…")))
-}
-
-fn discovers(selection: &Selection, stream: &str) -> bool {
-    selection
-        .discover
-        .iter()
-        .any(|(prefix, pattern)| stream.strip_prefix(prefix.as_str()).is_some_and(|rest| pattern.matches(rest)))
 }

@@ -101,7 +101,7 @@ fn settle_conflicts(previous: &Registry, registry: &mut Registry, config: &Confi
     let problems = |registry: &Registry| registry.handlers.values().filter(|loaded| loaded.problem.is_some()).count();
     loop {
         let before = problems(registry);
-        groups::refuse_shared(previous, registry, &config.streams);
+        groups::refuse_shared(previous, registry, config);
         together::hold_back(previous, registry);
         if problems(registry) == before {
             return;

@@ -151,6 +151,10 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// Overrides the manifest.
     pub concurrency: Option<usize>,
+    /// Its group where it names none; `None`: one of its own name.
+    pub group: Option<String>,
+    /// What it does not say of its retries.
+    pub retry: RetryPolicy,
     pub granted: Granted,
 }
 

@@ -206,7 +206,7 @@ fn a_new_handler_loads_as_it_is_written_and_is_never_written_over() {
 }
 
 /// A host in a process of its own; killed when it is dropped.
-struct Running(std::process::Child);
+pub struct Running(pub std::process::Child);
 
 impl Running {
     fn start(place: &Place) -> Self {
@@ -217,7 +217,7 @@ impl Running {
         running
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         self.0.kill().expect("it runs");
         self.0.wait().expect("it ends");
     }
@@ -235,7 +235,7 @@ fn stdout(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn until(done: impl Fn() -> bool) {
+pub fn until(done: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !done() {
         assert!(began.elapsed() < crate::support::PATIENCE, "it never comes true");

@@ -5,34 +5,35 @@ use std::path::Path;
 use std::time::Duration;
 
 use moontide::config::{BusUrl, Config, ConfigProblems, DEFAULT_TOML, Flags, Surroundings, load_in};
+use moontide::judge::RetryPolicy;
 use moontide::script::Limits;
 use tempfile::TempDir;
 
-struct Given {
+pub struct Given {
     folder: TempDir,
-    flags: Flags,
+    pub flags: Flags,
     environment: BTreeMap<String, String>,
 }
 
 /// A folder with `text` as its moontide.toml.
-fn given(text: &str) -> Given {
+pub fn given(text: &str) -> Given {
     let folder = TempDir::new().expect("a temporary folder can be made");
     std::fs::write(folder.path().join("moontide.toml"), text).expect("the folder is writable");
     Given { folder, flags: Flags::default(), environment: BTreeMap::new() }
 }
 
 impl Given {
-    fn variable(mut self, name: &str, value: &str) -> Self {
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.insert(name.into(), value.into());
         self
     }
 
-    fn load(&self) -> Result<Config, ConfigProblems> {
+    pub fn load(&self) -> Result<Config, ConfigProblems> {
         let file = self.folder.path().join("moontide.toml");
         load_in(&self.flags, &Surroundings { environment: self.environment.clone(), file })
     }
 
-    fn problems(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         let found = self.load().expect_err("the configuration is wrong");
         let folder = format!("{}/", self.folder.path().display());
         found.0.iter().map(|problem| problem.to_string().replace(&folder, "")).collect()
@@ -54,9 +55,12 @@ fn the_embedded_defaults_are_the_defaults() {
     assert_eq!(config.streams.retain("events:x").age, Some(Duration::from_secs(7 * 86_400)));
     assert_eq!(config.streams.retain("events:x").length, None);
     assert_eq!(config.handlers_dir, Path::new("handlers"));
+    assert_eq!(config.retry, RetryPolicy::default());
+    assert_eq!((config.default_group.as_ref(), config.instance.as_ref()), (None, None));
     assert!(config.script_threads() >= 1);
     let options = config.options_for("any");
     assert_eq!((options.limits, options.concurrency), (Limits::default(), None));
+    assert_eq!((options.group, options.retry), (None, RetryPolicy::default()));
     assert!(options.granted.values.is_empty() && options.granted.state.is_none());
 }
 
@@ -162,6 +166,36 @@ fn wrong_values_come_with_right_ones() {
 }
 
 #[test]
+fn numbers_and_names_have_bounds() {
+    refused(&[
+        (
+            "[redis]\nbatch = 0\nblock = '2m'",
+            &[
+                "moontide.toml: redis.batch: must be a whole number from 1 to 10000, not 0",
+                "moontide.toml: redis.block: is too long; at most \"1m\"",
+            ],
+        ),
+        (
+            "[retry]\nattempts = 0\nfactor = 0.5\njitter = 2",
+            &[
+                "moontide.toml: retry.attempts: must be a whole number from 1 to 1000, not 0",
+                "moontide.toml: retry.factor: must be a number from 1 to 1000, not 0.5",
+                "moontide.toml: retry.jitter: must be a number from 0 to 1, not 2",
+            ],
+        ),
+        (
+            "[groups]\ndefault = 'a b'\n[run]\nname = 'a/b'\n[emit]\nbatch = 10_001\ntimeout = '0s'",
+            &[
+                "moontide.toml: emit.batch: must be a whole number from 1 to 10000, not 10001",
+                "moontide.toml: emit.timeout: \"0s\" is too short; at least \"1ms\"",
+                "moontide.toml: groups.default: expected 1 to 200 letters, digits and . _ - / :, got \"a b\"",
+                "moontide.toml: run.name: expected 1 to 128 letters, digits and . _ -, got \"a/b\"",
+            ],
+        ),
+    ]);
+}
+
+#[test]
 fn what_is_no_toml_or_not_there_is_said() {
     let broken = given("[bus\n").problems();
     assert!(broken[0].starts_with("moontide.toml: is not TOML: TOML parse error at line 1, column 5"), "{broken:?}");
@@ -215,6 +249,7 @@ fn contradictions_are_refused() {
                 "moontide.toml: stream #1.name: \"moontide:{type}\" belongs to the host; choose a name that does not begin with \"moontide:\"",
             ],
         ),
+        ("[retry]\ndelay = '10m'", &["moontide.toml: retry.delay: max_delay would be shorter than delay"]),
         ("[stream]\nname = 'x'", &["moontide.toml: stream: must be a list of tables: write [[stream]]"]),
     ]);
 }
@@ -340,22 +375,6 @@ fn nobody_is_let_in_from_outside_without_a_token() {
         problems,
         ["MOONTIDE_HTTP_TOKEN: is too short to be safe; at least 16 characters: openssl rand -hex 24"]
     );
-}
-
-#[test]
-fn metrics_port_counts_where_ours_say_nothing() {
-    let port = |case: Given| case.variable("METRICS_PORT", "9100");
-    let listen =
-        |case: &Given| case.load().expect("it is right").metrics_listen.map(|listen| listen.address.to_string());
-    assert_eq!(listen(&port(given(""))).as_deref(), Some("0.0.0.0:9100"));
-    assert_eq!(listen(&port(given("[metrics]\nlisten = '127.0.0.1:9'"))).as_deref(), Some("127.0.0.1:9"));
-    assert_eq!(
-        listen(&port(given("")).variable("MOONTIDE_METRICS_LISTEN", "127.0.0.1:8")).as_deref(),
-        Some("127.0.0.1:8")
-    );
-    assert_eq!(listen(&given("").variable("METRICS_PORT", "")), None);
-    let problems = given("").variable("METRICS_PORT", "many").problems();
-    assert_eq!(problems, ["METRICS_PORT: \"many\" is no port; write a number like 9100"]);
 }
 
 /// Every `table.key` of default.toml, those in commented examples included.

@@ -22,7 +22,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("http", &["bus", "clock", "config", "draft", "event", "metrics", "outcome", "registry", "script", "streams"]),
     ("draft", &["clock", "event", "outcome", "streams"]),
-    ("config", &["channels", "envelope", "event", "nearest", "script", "streams", "units"]),
+    ("config", &["channels", "envelope", "event", "judge", "nearest", "script", "streams", "units"]),
     ("watch", &["registry", "script"]),
     ("registry", &["bus", "clock", "config", "event", "nearest", "script", "streams"]),
     ("worker", &["bus", "clock", "event", "hot", "judge", "metrics", "outcome", "registry", "script", "streams"]),

@@ -20,9 +20,7 @@ use super::store::Store;
 use crate::bus::backoff;
 use crate::event::EntryId;
 
-/// How long the server holds a read in which nothing happens.
-const BLOCK: Duration = Duration::from_secs(1);
-/// How much longer its answer is waited for before the connection counts as broken.
+/// How much longer than the server holds a read its answer is waited for, before the connection counts as broken.
 const MARGIN: Duration = Duration::from_secs(1);
 /// The longest time before a new connection is tried; whether there is a server at all is found out elsewhere.
 const AFTER_FAILURE_MAX: Duration = Duration::from_millis(400);
@@ -67,11 +65,11 @@ impl Bell {
     }
 
     /// What to watch now.
-    fn watch(&self, control: &Arc<str>, after: EntryId) -> Cmd {
+    fn watch(&self, control: &Arc<str>, after: EntryId, block: Duration) -> Cmd {
         let mut state = self.state.lock();
         state.watched = state.armed.iter().map(|(stream, armed)| (stream.clone(), armed.after)).collect();
         let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(1).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
+        read.arg("COUNT").arg(1).arg("BLOCK").arg(block.as_millis() as u64).arg("STREAMS");
         let watched: Vec<_> = state.watched.iter().collect();
         read.arg(&**control);
         for (stream, _) in &watched {
@@ -132,7 +130,7 @@ impl Listener {
             None => self.begin().await?,
         };
         let (connection, client) = self.connect().await?;
-        let read = self.store.bell.watch(&self.control, after);
+        let read = self.store.bell.watch(&self.control, after, self.store.options.block);
         let answer = self.read(connection, client, &read).await?;
         for stream in reply::list(answer)? {
             let mut parts = reply::list(stream)?.into_iter();
@@ -161,7 +159,7 @@ impl Listener {
         if let Some(connection) = &self.connection {
             return Ok(connection.clone());
         }
-        let mut dedicated = self.store.link.dedicated(BLOCK + MARGIN).await?;
+        let mut dedicated = self.store.link.dedicated(self.store.options.block + MARGIN).await?;
         let client = dedicated.connection.send_packed_command(redis::cmd("CLIENT").arg("ID")).await;
         let client = fault::checked(client.map_err(|error| fault::of(&error))?)?;
         self.store.link.prove().await;
@@ -184,7 +182,7 @@ impl Listener {
                 let mut unblock = redis::cmd("CLIENT");
                 unblock.arg("UNBLOCK").arg(client);
                 let wait = match self.store.link.call(&unblock).await {
-                    Ok(Value::Int(1)) | Err(Fault::Barred(_)) => BLOCK,
+                    Ok(Value::Int(1)) | Err(Fault::Barred(_)) => self.store.options.block,
                     Ok(_) => AGAIN,
                     Err(fault) => return Err(fault),
                 };

@@ -3,7 +3,7 @@
 use super::address::Address;
 use super::discovery::page;
 use super::fault::Fault;
-use super::link::Link;
+use super::link::{Link, PATIENCE};
 use crate::bus::BusError;
 
 /// Keys that the server looks at in one step.
@@ -14,7 +14,7 @@ const STEP: usize = 1000;
 /// # Errors
 /// Where the server cannot be reached; some keys may be left then.
 pub async fn erase(address: &Address, prefix: &str) -> Result<(), BusError> {
-    let removed = remove(&Link::new(address.clone(), "eraser"), prefix).await;
+    let removed = remove(&Link::new(address.clone(), "eraser", PATIENCE), prefix).await;
     removed.map_err(|fault| fault.told(&address.to_string()))
 }
 

@@ -19,9 +19,6 @@ use super::{held, reader, takeover};
 use crate::bus::{Answer, BusError, Delivery, Inbox, Run};
 use crate::judge::Verdict;
 
-/// Deliveries in one read.
-const READ_MAX: usize = 1024;
-
 /// The inbox itself.
 pub(super) struct RedisInbox {
     pub store: Arc<Store>,
@@ -33,7 +30,7 @@ pub(super) struct RedisInbox {
 #[async_trait]
 impl Inbox for RedisInbox {
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>, BusError> {
-        let max = max.min(READ_MAX);
+        let max = max.min(self.store.options.read_max);
         if max == 0 {
             return Ok(Vec::new());
         }

@@ -20,8 +20,8 @@ use super::fault::{self, Fault};
 use super::reply;
 use super::route::{self, Route};
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer is waited for, unless somebody says otherwise.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long, where somebody else was answered meanwhile.
 const PROOF: Duration = Duration::from_millis(500);
 /// The longest time between two attempts; chance makes it up to half as short, so that processes do not come together.
@@ -36,6 +36,8 @@ struct Shared {
     address: Address,
     /// What the server calls our connections.
     name: String,
+    /// How long an answer is waited for.
+    patience: Duration,
     state: watch::Sender<State>,
     /// Where connections are made: scripts read state on threads of their own, whose runtimes do no I/O.
     runtime: Handle,
@@ -73,10 +75,11 @@ pub(super) struct Dedicated {
 }
 
 impl Link {
-    /// A way that nobody goes yet; `instance` is for people who look at the server.
-    pub fn new(address: Address, instance: &str) -> Self {
+    /// A way that nobody goes yet, on which an answer is waited for as long as `patience` says; `instance` is for people who
+    /// look at the server.
+    pub fn new(address: Address, instance: &str, patience: Duration) -> Self {
         let (name, state) = (route::name(instance), watch::Sender::new(State::Unused));
-        Self { shared: Arc::new(Shared { address, name, state, runtime: Handle::current() }) }
+        Self { shared: Arc::new(Shared { address, name, patience, state, runtime: Handle::current() }) }
     }
 
     /// A connection of its own, whose answers are waited for as long as `patience` says.
@@ -173,7 +176,10 @@ impl Shared {
             },
             () = live.broken.cancelled() => return Err(Fault::Away("the connection broke".into())),
         };
-        let fault = fault::of(&error);
+        let fault = match error.is_timeout() {
+            true => Fault::Away(format!("it does not answer within {:?}", self.patience)),
+            false => fault::of(&error),
+        };
         // An error of the way, not of the server: nobody knows what comes next on this connection.
         if error.code().is_none() {
             self.broke(live, fault.clone());
@@ -206,7 +212,7 @@ impl Shared {
 
     async fn connect(&self, failures: u32) -> Result<Live, Fault> {
         let route = Route::find(&self.address, &self.name).await?;
-        let connection = route.connect(PATIENCE).await?;
+        let connection = route.connect(self.patience).await?;
         Ok(Live { route, connection, broken: CancellationToken::new(), used: AtomicBool::default(), failures })
     }
 }

@@ -90,6 +90,12 @@ pub struct Options {
     pub dead_letters_retain: Option<Duration>,
     /// How often history is trimmed and what expired is removed.
     pub upkeep_every: Duration,
+    /// Entries in one read, at most; at least 1.
+    pub read_max: usize,
+    /// How long the server holds a read in which nothing happens.
+    pub block: Duration,
+    /// How long an answer is waited for.
+    pub patience: Duration,
 }
 
 impl Options {
@@ -107,6 +113,9 @@ impl Options {
             forget_group_after: Duration::from_secs(7 * 24 * 3600),
             dead_letters_retain: None,
             upkeep_every: Duration::from_secs(1),
+            read_max: 1024,
+            block: Duration::from_secs(1),
+            patience: link::PATIENCE,
         }
     }
 }

@@ -50,7 +50,7 @@ impl Store {
     pub fn new(options: Options) -> Self {
         let process = format!("{}:{:08x}", options.instance, rand::random::<u32>());
         Self {
-            link: Link::new(options.address.clone(), &options.instance),
+            link: Link::new(options.address.clone(), &options.instance, options.patience),
             keys: Keys::new(&options.prefix, &options.state_prefix),
             procedures: Procedures::new(),
             known: KnownStreams::default(),

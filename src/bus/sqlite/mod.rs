@@ -132,6 +132,8 @@ pub struct Options {
     pub dead_letters_retain: Option<Duration>,
     /// How often history is trimmed and what expired is removed.
     pub upkeep_every: Duration,
+    /// How long a program outside may hold the write lock before the store is away.
+    pub patience: Duration,
 }
 
 impl Options {
@@ -147,6 +149,7 @@ impl Options {
             forget_group_after: Duration::from_secs(7 * 24 * 3600),
             dead_letters_retain: None,
             upkeep_every: Duration::from_secs(1),
+            patience: schema::PATIENCE,
         }
     }
 }
@@ -186,7 +189,7 @@ impl SqliteStore {
     }
 
     fn start(options: Options) -> Result<Arc<Self>, Fault> {
-        let mut conn = schema::open_writer(&options.place)?;
+        let mut conn = schema::open_writer(&options.place, options.patience)?;
         schema::check(&conn, &options.place)?;
         let turns = options.place.path().map(|path| Turns::open(path)).transpose()?;
         let turn = turns.as_ref().map(Turns::take).transpose()?;

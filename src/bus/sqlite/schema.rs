@@ -24,19 +24,20 @@ const MIGRATIONS: &[&str] = &[
 const APPLICATION: i64 = 0x6d6f_6f6e;
 /// Files up to this size are checked as a whole when opened; larger ones where SQLite reads them.
 const CHECKED_BYTES_MAX: u64 = 64 << 20;
-/// How long a program outside (a SQL shell) may hold the write lock before we call the store away.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a program outside (a SQL shell) may hold the write lock before we call the store away, unless somebody says
+/// otherwise.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The log is moved into the file when it has this many pages of 4 KiB.
 const CHECKPOINT_PAGES: i64 = 8192;
 const CACHED_STATEMENTS: usize = 96;
 
 /// The connection that writes. A file that is not ours is refused; nothing is written yet.
-pub(super) fn open_writer(place: &Place) -> Result<Connection, Fault> {
+pub(super) fn open_writer(place: &Place, patience: Duration) -> Result<Connection, Fault> {
     let conn = match place {
         Place::Memory => Connection::open_in_memory()?,
         Place::File(path) => open_file(path)?,
     };
-    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.busy_timeout(patience)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     refuse_foreign(&conn)?;
     Ok(conn)
@@ -67,7 +68,7 @@ pub(super) fn open_reader(path: &Path, access: Access) -> Result<Connection, Fau
             Connection::open_with_flags(format!("file:{path}?immutable=1"), flags)?
         }
     };
-    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.busy_timeout(PATIENCE)?;
     conn.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     conn.pragma_update(None, "query_only", true)?;
     Ok(conn)
@@ -166,7 +167,7 @@ mod tests {
         let path = folder.path().join("shop.db");
         let place = Place::File(path.clone());
         let open = || {
-            let mut conn = open_writer(&place).map_err(|fault| fault.to_string())?;
+            let mut conn = open_writer(&place, PATIENCE).map_err(|fault| fault.to_string())?;
             prepare(&mut conn, Synchronous::Normal).map_err(|fault| fault.to_string())
         };
         open().expect("a new file is created");
@@ -179,6 +180,14 @@ mod tests {
         conn.pragma_update(None, "application_id", 7).expect("the id is written");
         let error = open().expect_err("another program's file is refused");
         assert!(error.contains("another program"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_of_others_is_waited_for_as_long_as_was_said() {
+        for patience in [20, 70_000] {
+            let conn = open_writer(&Place::Memory, Duration::from_millis(patience)).expect("memory opens");
+            assert_eq!(pragma(&conn, "busy_timeout").expect("it is readable"), patience as i64);
+        }
     }
 
     #[test]
@@ -208,7 +217,7 @@ mod tests {
     fn a_file_of_the_first_version_keeps_what_it_holds() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let place = Place::File(folder.path().join("shop.db"));
-        let mut conn = open_writer(&place).expect("the file opens");
+        let mut conn = open_writer(&place, PATIENCE).expect("the file opens");
         conn.execute_batch(MIGRATIONS[0]).expect("the first version is SQL");
         conn.execute_batch(
             "INSERT INTO record(key, stream_id, seq, attempt, expires) VALUES(x'01', 1, 7, 1, 9);

@@ -119,8 +119,8 @@ fn move_to(prefix: &str, config: &mut Config) {
     config.redis = Redis {
         prefix: format!("{prefix}host:"),
         state_prefix: format!("{prefix}state:"),
-        allow_eviction: config.redis.allow_eviction,
         channel_prefix: String::new(),
+        ..config.redis.clone()
     };
     let all = TypePattern::parse("*").expect("it is a pattern");
     let rule = StreamRule {

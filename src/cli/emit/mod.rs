@@ -13,18 +13,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::output::JsonArray;
-use super::{FAILED, UsageError, document, open, output};
+use super::{FAILED, UsageError, document, output, refuse_memory};
 use crate::bus::Bus;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::draft::{Defaults, Draft};
 use crate::event::EntryId;
+use crate::host::{self, Backend};
 use crate::outcome::Emit;
 use crate::units;
 use lines::{Line, Lines};
 
-/// Events stored by one publish.
-const BATCH: usize = 500;
 /// What a line may have beside the event's data.
 const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
 
@@ -109,7 +108,8 @@ pub async fn run(mut args: EmitArgs, config: &Config) -> anyhow::Result<ExitCode
         Some(path) => {
             let input = Input::open(&path)?;
             let backend = open(config).await?;
-            let mut feed = Feed::new(backend.bus.as_ref(), &defaults, args.json, input.bar(args.json));
+            let batch_max = config.emit.batch;
+            let mut feed = Feed::new(backend.bus.as_ref(), &defaults, batch_max, args.json, input.bar(args.json));
             let done = feed.all(input.reader, args.skip_bad).await;
             let finished = feed.finish();
             backend.close().await;
@@ -117,6 +117,11 @@ pub async fn run(mut args: EmitArgs, config: &Config) -> anyhow::Result<ExitCode
         }
         None => one(args, config, &defaults).await,
     }
+}
+
+async fn open(config: &Config) -> anyhow::Result<Backend> {
+    refuse_memory(config)?;
+    Ok(host::open_to_publish(config).await?)
 }
 
 async fn one(args: EmitArgs, config: &Config, defaults: &Defaults) -> anyhow::Result<ExitCode> {
@@ -173,6 +178,8 @@ struct Feed<'a> {
     bus: &'a dyn Bus,
     defaults: &'a Defaults,
     bar: ProgressBar,
+    /// Events in one publish.
+    batch_max: usize,
     array: Option<JsonArray>,
     batch: Vec<Emit>,
     /// Line of the batch's first event.
@@ -182,9 +189,9 @@ struct Feed<'a> {
 }
 
 impl<'a> Feed<'a> {
-    fn new(bus: &'a dyn Bus, defaults: &'a Defaults, json: bool, bar: ProgressBar) -> Self {
+    fn new(bus: &'a dyn Bus, defaults: &'a Defaults, batch_max: usize, json: bool, bar: ProgressBar) -> Self {
         let array = json.then(JsonArray::default);
-        Self { bus, defaults, bar, array, batch: Vec::new(), batch_line: 0, stored: 0, skipped: 0 }
+        Self { bus, defaults, bar, batch_max, array, batch: Vec::new(), batch_line: 0, stored: 0, skipped: 0 }
     }
 
     /// Stores every line. Whatever was read before a wait for more input is stored first, so that a slow producer's
@@ -192,7 +199,7 @@ impl<'a> Feed<'a> {
     async fn all(&mut self, input: impl Read, skip_bad: bool) -> anyhow::Result<ExitCode> {
         let mut lines = Lines::new(input, self.defaults.payload_bytes_max + ATTRIBUTES_BYTES_MAX);
         loop {
-            if self.batch.len() >= BATCH || (!self.batch.is_empty() && !lines.has_more()) {
+            if self.batch.len() >= self.batch_max || (!self.batch.is_empty() && !lines.has_more()) {
                 self.publish(lines.number()).await?;
                 self.bar.set_position(lines.bytes());
             }
@@ -310,7 +317,7 @@ mod tests {
         }
     }
 
-    async fn feed(bus: &Batches, input: impl Read) -> anyhow::Result<ExitCode> {
+    async fn feed(bus: &Batches, batch_max: usize, input: impl Read) -> anyhow::Result<ExitCode> {
         let defaults = Defaults {
             source: "test".into(),
             subject: None,
@@ -319,25 +326,28 @@ mod tests {
             payload_bytes_max: 1024,
             streams: Arc::default(),
         };
-        Feed::new(bus, &defaults, false, ProgressBar::hidden()).all(input, false).await
+        Feed::new(bus, &defaults, batch_max, false, ProgressBar::hidden()).all(input, false).await
     }
 
     #[tokio::test]
     async fn batches_are_full_unless_the_input_makes_one_wait() {
         let bus = Batches(Mutex::default(), usize::MAX);
-        feed(&bus, "{\"type\":\"a\"}\n".repeat(1201).as_bytes()).await.expect("all lines are events");
+        feed(&bus, 500, "{\"type\":\"a\"}\n".repeat(1201).as_bytes()).await.expect("all lines are events");
         assert_eq!(*bus.0.lock(), [500, 500, 201]);
+        let bus = Batches(Mutex::default(), usize::MAX);
+        feed(&bus, 2, "{\"type\":\"a\"}\n".repeat(3).as_bytes()).await.expect("all lines are events");
+        assert_eq!(*bus.0.lock(), [2, 1]);
 
         let slow = b"{\"type\":\"a\"}\n{\"type\":\"b\"}\n{\"ty".chain(&b"pe\":\"c\"}"[..]);
         let bus = Batches(Mutex::default(), usize::MAX);
-        feed(&bus, slow).await.expect("all lines are events");
+        feed(&bus, 500, slow).await.expect("all lines are events");
         assert_eq!(*bus.0.lock(), [2, 1], "what was read is stored before waiting for the rest of a line");
     }
 
     #[tokio::test]
     async fn what_was_not_confirmed_is_named() {
         let bus = Batches(Mutex::default(), 1);
-        let error = feed(&bus, "{\"type\":\"a\"}\n".repeat(900).as_bytes()).await.expect_err("the store is away");
+        let error = feed(&bus, 500, "{\"type\":\"a\"}\n".repeat(900).as_bytes()).await.expect_err("the store is away");
         let says = "stored 500 events; lines 501 to 900 were not confirmed: x.db is away: locked";
         assert_eq!(format!("{error:#}"), says);
         assert!(error.is::<BusError>(), "the exit code tells that it was the store");

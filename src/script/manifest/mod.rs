@@ -13,7 +13,7 @@ use self::fields::{Problems, list, positive, quantity_of_time, share, size, text
 use super::{Grants, Idempotency, IdempotencyKey, Limits, LoadOptions, Manifest, key};
 use crate::bus::Start;
 use crate::event::TypePattern;
-use crate::judge::RetryPolicy;
+use crate::judge::{ATTEMPTS_MAX, RetryPolicy};
 use crate::streams::check_stream;
 use crate::units::show_duration;
 
@@ -62,12 +62,12 @@ pub(super) fn read(name: &str, returned: &Value, options: &LoadOptions) -> Resul
 fn defaults(name: &str, options: &LoadOptions, problems: &mut Problems) -> Manifest {
     Manifest {
         types: default_types(name, problems),
-        group: name.to_owned(),
+        group: default_group(name, options),
         streams: Vec::new(),
         start: Start::Latest,
         concurrency: options.concurrency.unwrap_or(CONCURRENCY),
         timeout: TIMEOUT,
-        retry: RetryPolicy::default(),
+        retry: options.retry.clone(),
         idempotency: Idempotency { key: IdempotencyKey::SourceAndId, window: Some(WINDOW) },
         limits: options.limits.clone(),
         grants: Grants::default(),
@@ -86,17 +86,22 @@ fn from_table(name: &str, table: &Table, options: &LoadOptions, problems: &mut P
     let concurrency = problems.field(table, "concurrency", CONCURRENCY, |value| whole(value, 1, CONCURRENCY_MAX));
     Manifest {
         types,
-        group: problems.field(table, "group", name.to_owned(), group),
+        group: problems.field(table, "group", default_group(name, options), group),
         streams: problems.field(table, "streams", Vec::new(), streams),
         start: problems.field(table, "start", Start::Latest, start),
         concurrency: options.concurrency.unwrap_or(concurrency),
         timeout: problems.field(table, "timeout", TIMEOUT, quantity_of_time),
-        retry: problems.section(table, "retry", RetryPolicy::default(), retry),
+        retry: problems
+            .section(table, "retry", options.retry.clone(), |at, problems| retry(at, &options.retry, problems)),
         idempotency: idempotency(table, problems),
         limits: problems
             .section(table, "limits", options.limits.clone(), |at, problems| limits(at, &options.limits, problems)),
         grants: problems.section(table, "grants", Grants::default(), grants),
     }
+}
+
+fn default_group(name: &str, options: &LoadOptions) -> String {
+    options.group.clone().unwrap_or_else(|| name.to_owned())
 }
 
 fn default_types(name: &str, problems: &mut Problems) -> Vec<TypePattern> {
@@ -170,11 +175,11 @@ fn start(value: &Value) -> Result<Start, String> {
     }
 }
 
-fn retry(at: &Table, problems: &mut Problems) -> RetryPolicy {
-    let default = RetryPolicy::default();
+fn retry(at: &Table, default: &RetryPolicy, problems: &mut Problems) -> RetryPolicy {
     problems.keys(at, "retry", &["attempts", "delay", "factor", "max_delay", "jitter", "max_age"], &[]);
     let policy = RetryPolicy {
-        attempts: problems.field(at, "retry.attempts", default.attempts as usize, |value| whole(value, 1, 1000)) as u32,
+        attempts: problems.field(at, "retry.attempts", default.attempts as usize, |value| whole(value, 1, ATTEMPTS_MAX))
+            as u32,
         delay: problems.field(at, "retry.delay", default.delay, quantity_of_time),
         factor: problems.field(at, "retry.factor", default.factor, |value| positive(value, 1.0)),
         max_delay: problems.field(at, "retry.max_delay", default.max_delay, quantity_of_time),

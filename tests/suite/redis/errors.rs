@@ -160,7 +160,7 @@ async fn forgotten_scripts_are_told_again() {
 async fn a_server_that_does_not_answer_is_given_up_and_found_again() {
     let trouble = Trouble::new(Kind::Redis).await;
     trouble.server.call(&["CLIENT", "PAUSE", "60000", "WRITE"]);
-    trouble.settle_fails("does not answer in time").await;
+    trouble.settle_fails("does not answer within 5s").await;
     trouble.server.call(&["CLIENT", "UNPAUSE"]);
     trouble.over().await;
 }

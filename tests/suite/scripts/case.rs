@@ -74,7 +74,8 @@ impl Case {
         limits.cpu = Duration::from_millis(number("cpu_ms", 1000) as u64);
         limits.memory_bytes = number("memory", limits.memory_bytes);
         limits.payload_bytes_max = number("payload", limits.payload_bytes_max);
-        LoadOptions { limits, concurrency: None, granted: Granted { values: texts(&granted["values"]), state } }
+        let granted = Granted { values: texts(&granted["values"]), state };
+        LoadOptions { limits, granted, ..LoadOptions::default() }
     }
 
     fn ledger(&self, group: &str) -> MemoryLedger {
