@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
+pub use handlers::{Adopt, Adopting};
 pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
@@ -74,6 +75,22 @@ impl Config {
     /// The operator's word on how the handler `name` is loaded.
     pub fn options_for(&self, name: &str) -> LoadOptions {
         self.handlers.options_for(name, &self.limits)
+    }
+
+    /// Which handlers adopt what consumers of others hold.
+    pub fn adopting(&self) -> Adopting {
+        self.handlers.adopting()
+    }
+
+    /// What is set and does nothing on this bus, as warnings.
+    pub fn in_vain(&self) -> Vec<String> {
+        if matches!(self.bus.url, BusUrl::Redis(_)) {
+            return Vec::new();
+        }
+        let vain = |pattern| {
+            format!("[handlers.{pattern:?}] adopt does nothing: only groups on Redis have consumers of others")
+        };
+        self.adopting().patterns().map(vain).collect()
     }
 
     /// The names of `[handlers."…"]` tables that fit none of `names`.

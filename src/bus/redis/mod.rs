@@ -5,6 +5,7 @@
 //! their own (`bell`); everything else shares one (`link`). The names of all keys are in `keys`.
 
 mod address;
+mod adopt;
 mod args;
 mod beat;
 mod bell;
@@ -36,6 +37,7 @@ mod reply;
 mod roll;
 mod route;
 mod settle;
+mod silence;
 mod standing;
 mod state;
 mod store;
@@ -47,6 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
+pub use adopt::{Adopt, AdoptRules};
 pub use erase::erase;
 pub use fitness::{RECORD_BYTES, promises};
 
@@ -86,6 +89,8 @@ pub struct Options {
     pub dead_letters_retain: Option<Duration>,
     /// How often history is trimmed and what expired is removed.
     pub upkeep_every: Duration,
+    /// From which consumers of others handlers adopt; `None`: none does from any.
+    pub adopt: Option<AdoptRules>,
 }
 
 impl Options {
@@ -103,7 +108,13 @@ impl Options {
             forget_group_after: Duration::from_secs(7 * 24 * 3600),
             dead_letters_retain: None,
             upkeep_every: Duration::from_secs(1),
+            adopt: None,
         }
+    }
+
+    /// From one heartbeat to the next.
+    fn beat_period(&self) -> Duration {
+        self.beat_every.min(self.recovery_time / 4)
     }
 }
 
@@ -128,6 +139,9 @@ impl RedisBus {
         store.spawn(upkeep::keep_up(store.clone()));
         store.spawn(discovery::walk_on(store.clone()));
         store.spawn(ring_deaths(store.clone(), beat.clone()));
+        if let Some(rules) = store.options.adopt.clone() {
+            store.spawn(adopt::adopt_on(store.clone(), rules));
+        }
         Ok(Arc::new(Self { store, beat, due }))
     }
 
