@@ -4,6 +4,7 @@ mod backlog;
 mod cuts;
 mod errors;
 mod failover;
+mod foreign;
 mod harness;
 mod outages;
 mod power;
