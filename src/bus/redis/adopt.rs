@@ -4,7 +4,7 @@
 //! given back: by whichever process has room. The server's clock decides nothing, and the server itself looks again whether there was
 //! a sign of life, in the step that moves the entries. Every step is bounded, however much a consumer holds.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -55,13 +55,19 @@ fn fits(pattern: &[u8], name: &[u8]) -> bool {
     rest.ends_with(last)
 }
 
+type Rules = dyn Fn(&str) -> Option<Adopt> + Send + Sync;
+
 /// What the operator says about a handler, by its name.
 #[derive(Clone)]
-pub struct AdoptRules(Arc<dyn Fn(&str) -> Option<Adopt> + Send + Sync>);
+pub struct AdoptRules(Arc<Rules>);
 
 impl AdoptRules {
     pub fn new(of: impl Fn(&str) -> Option<Adopt> + Send + Sync + 'static) -> Self {
         Self(Arc::new(of))
+    }
+
+    fn of(&self, handler: &str) -> Option<Adopt> {
+        (self.0)(handler)
     }
 }
 
@@ -76,15 +82,20 @@ pub(super) async fn adopt_on(store: Arc<Store>, rules: AdoptRules) {
     let period = store.options.beat_period();
     let mut adopter = Adopter { store, rules, watched: HashMap::new() };
     let mut looked: Option<Instant> = None;
+    let mut said = None;
     loop {
         let now = Instant::now();
         // A look after one that came too late counts as one in time: whatever held us up may have held up the others.
         let passed = looked.map_or(Duration::ZERO, |looked| (now - looked).min(2 * period));
         looked = Some(now);
-        if let Err(fault) = adopter.round(passed).await {
+        let wrong = adopter.round(passed).await.err().map(|fault| fault.cause());
+        if let Some(cause) = &wrong {
             looked = None;
-            tracing::debug!(?fault, "cannot look at the consumers of others");
+            if wrong != said {
+                tracing::warn!("nothing is adopted from consumers of others meanwhile: {cause}");
+            }
         }
+        said = wrong;
         tokio::time::sleep_until(now + period).await;
     }
 }
@@ -101,17 +112,17 @@ pub(super) struct Adopter {
 impl Adopter {
     /// Looks everywhere, `passed` after the last time, and adopts what is to be adopted.
     pub async fn round(&mut self, passed: Duration) -> Result<(), Fault> {
-        let mut before = std::mem::take(&mut self.watched);
+        let mut served = HashSet::new();
         for door in self.store.doors().iter().filter(|door| !door.is_closed()) {
-            let Some(adopt) = (self.rules.0)(&door.subscription.handler) else { continue };
+            let Some(adopt) = self.rules.of(&door.subscription.handler) else { continue };
             for stream in door.sources().into_iter().filter(|stream| *stream != door.retry) {
                 let place = (stream, door.subscription.group.clone());
-                let mut silence = before.remove(&place).unwrap_or_default();
-                let looked = look(&self.store, &place, &adopt, &mut silence, passed).await;
-                self.watched.insert(place, silence);
-                looked?;
+                let silence = self.watched.entry(place.clone()).or_default();
+                look(&self.store, &place, &adopt, silence, passed).await?;
+                served.insert(place);
             }
         }
+        self.watched.retain(|place, _| served.contains(place));
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use moontide::bus::{Answer, Bus, Overview, Start, Subscription};
 
 use super::server::{Kind, Server};
 use crate::conformance::{DONE, add, commit, id, receive, settle, subscription};
+use crate::docs;
 use crate::http::client::get;
 use crate::rig::{Place, Rig};
 use crate::support::free_port;
@@ -66,13 +67,27 @@ impl Drop for OldWorker {
     }
 }
 
+/// Waits for a long time before it does anything.
+const SLOW: &str = r#"
+return {
+    on = "order.placed",
+    group = "legacy",
+    concurrency = 4,
+    handle = function(event, ctx)
+        log.warn("BEGUN")
+        ctx:sleep("25s")
+        ctx.kv:add("done/" .. event.data.n, 1)
+    end,
+}
+"#;
+
 /// A rig whose handler has the old worker's stream and group.
-async fn rig(kind: Kind, adopt: &str, settings: &str) -> Rig {
+async fn rig(kind: Kind, script: &str, adopt: &str, settings: &str) -> Rig {
     let settings = format!(
         "{settings}\n[groups]\nrecovery = \"1s\"\n[[stream]]\ntypes = [\"order.*\"]\nname = \"{STREAM}\"\n\
          [handlers.orders]\nadopt = {adopt}"
     );
-    Rig::configured(Place::server(kind), &[("orders", SCRIPT)], &settings).await
+    Rig::configured(Place::server(kind), &[("orders", script)], &settings).await
 }
 
 /// Writes numbered entries at once, as a service does that knows nothing of us.
@@ -173,7 +188,7 @@ async fn a_worker_is_replaced_under_load_on_valkey() {
 async fn replace_under_load(kind: Kind) {
     let metrics: std::net::SocketAddr = ([127, 0, 0, 1], free_port()).into();
     let settings = format!("[metrics]\nlisten = \"{metrics}\"");
-    let rig = rig(kind, r#"{ consumers = ["worker-*"], idle = "2s" }"#, &settings).await;
+    let rig = rig(kind, SCRIPT, r#"{ consumers = ["worker-*"], idle = "2s" }"#, &settings).await;
     let server = rig.server();
     let publisher = Publisher::start(server);
     let mut dying = OldWorker::start(server, "worker-1", &["--pause", "0.01", "--acknowledge", "batch"]);
@@ -240,7 +255,7 @@ async fn kill_in_a_batch(rig: &Rig, worker: &mut OldWorker) -> BTreeSet<u64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_killed_while_it_adopts_loses_nothing_and_is_charged_nothing() {
     const COUNT: u64 = 10_000;
-    let rig = rig(Kind::Redis, r#"{ consumers = ["gone"], idle = "1s" }"#, "").await;
+    let rig = rig(Kind::Redis, SCRIPT, r#"{ consumers = ["gone"], idle = "1s" }"#, "").await;
     let server = rig.server();
     server.call(&["XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM"]);
     publish(&mut server.connect(), 1..=COUNT);
@@ -329,4 +344,74 @@ async fn a_group_that_was_made_and_never_read_is_taken_over_as_it_stands() {
             assert_eq!(id(&*receive(&inbox, 1).await[0]), "new", "{group}");
         }
     }
+}
+
+/// Runs a command line of the documentation; what it printed.
+fn shell(server: &Server, line: &str) -> String {
+    let line = line.replace("redis-cli", &format!("redis-cli -p {}", server.port()));
+    let done = Command::new("bash").args(["-e", "-o", "pipefail", "-c", &line]).output().expect("bash is there");
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("it prints text")
+}
+
+/// The command of the documentation that has `word` in it.
+fn documented(word: &str) -> String {
+    let text = docs::read("docs/taking-over.md");
+    let found = docs::blocks(&text, "sh").into_iter().find(|block| block.contains(word)).map(str::to_owned);
+    found.unwrap_or_else(|| panic!("docs/taking-over.md has no command with {word}"))
+}
+
+/// A host that is stopped while it has much in hand; what it gave back.
+async fn stopped_host(kind: Kind, count: u64) -> (Rig, BTreeSet<u64>) {
+    let rig = rig(kind, SLOW, r#"{ consumers = ["worker-*"] }"#, "[run]\ngrace = \"300ms\"").await;
+    let server = rig.server();
+    server.call(&["XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM"]);
+    publish(&mut server.connect(), 1..=count);
+    let mut worker = rig.start();
+    rig.until("it is at work", async || rig.said("BEGUN") == 4).await;
+    worker.signal("TERM");
+    worker.ended();
+    let free: BTreeSet<u64> = pending(server, "moontide:free").into_keys().collect();
+    assert!(free.len() > 4, "it had more in hand than it ran: {free:?}");
+    (rig, free)
+}
+
+/// Each of `count` events was handled by the old worker, once, and none by ours.
+async fn all_are_theirs(rig: &Rig, count: u64) {
+    rig.quiet().await;
+    let mut handled = handled(rig.server(), "worker-1");
+    handled.sort_unstable();
+    assert_eq!(handled, (1..=count).collect::<Vec<_>>());
+    assert_eq!(ours(rig).await, BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_host_gave_back_is_given_to_a_worker_that_begins_with_its_own() {
+    let (rig, free) = stopped_host(Kind::Redis, 500).await;
+    let server = rig.server();
+    assert!(shell(server, &documented("XINFO GROUPS")).contains("moontide:free"));
+    assert!(shell(server, &documented("- + 10")).contains("moontide:free"));
+    shell(server, &documented("XCLAIM"));
+    assert_eq!(pending(server, "worker-1").into_keys().collect::<BTreeSet<_>>(), free);
+    assert_eq!(pending(server, "moontide:free").len(), 0);
+    let mut worker = OldWorker::start(server, "worker-1", &["--own-first"]);
+    all_are_theirs(&rig, 500).await;
+    worker.kill();
+    shell(server, &documented("DELCONSUMER"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_host_gave_back_is_put_at_the_end_for_a_worker_that_only_reads_what_is_new() {
+    let (rig, free) = stopped_host(Kind::Valkey, 500).await;
+    let server = rig.server();
+    let mut moved = 0;
+    loop {
+        match shell(server, &documented("EVAL")).trim().parse::<usize>().expect("it says how many it moved") {
+            0 => break,
+            some => moved += some,
+        }
+    }
+    assert_eq!(moved, free.len());
+    let _worker = OldWorker::start(server, "worker-1", &[]);
+    all_are_theirs(&rig, 500).await;
 }

@@ -150,6 +150,23 @@ async fn who_asks_or_acknowledges_keeps_what_it_has() {
     }
 }
 
+/// As docs/taking-over.md says.
+#[tokio::test]
+async fn a_read_that_brings_nothing_is_a_sign_of_life_where_the_server_notes_it() {
+    for server in KINDS.map(Server::new) {
+        let mut process = Process::new(&server, &["*"]);
+        fill(&server, 3, "waits");
+        let info: Vec<HashMap<String, redis::Value>> = server.get(&["XINFO", "CONSUMERS", "s", "g"]);
+        let notes_all = info[0].contains_key("inactive");
+        for _ in 0..6 {
+            server.advance(1000);
+            read(&server, "waits", 1);
+            process.watch(1).await;
+        }
+        assert_eq!(pending(&server), [holds(if notes_all { "waits" } else { FREE }, 3)]);
+    }
+}
+
 #[tokio::test]
 async fn a_sign_of_life_between_the_last_look_and_the_step_counts() {
     for server in KINDS.map(Server::new) {
