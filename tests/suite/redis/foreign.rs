@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moontide::bus::redis::{Address, Adopt, AdoptRules, Options, RedisBus};
 use moontide::bus::{Answer, Bus, Overview, Start, Subscription};
@@ -188,20 +188,18 @@ async fn a_worker_is_replaced_under_load_on_valkey() {
 async fn replace_under_load(kind: Kind) {
     let metrics: std::net::SocketAddr = ([127, 0, 0, 1], free_port()).into();
     let settings = format!("[metrics]\nlisten = \"{metrics}\"");
-    let rig = rig(kind, SCRIPT, r#"{ consumers = ["worker-*"], idle = "2s" }"#, &settings).await;
+    let rig = rig(kind, SCRIPT, r#"{ consumers = ["worker-*"], idle = "4s" }"#, &settings).await;
     let server = rig.server();
     let publisher = Publisher::start(server);
     let mut dying = OldWorker::start(server, "worker-1", &["--pause", "0.01", "--acknowledge", "batch"]);
     rig.until("the old one is at work", async || handled(server, "worker-1").len() > 50).await;
     // A batch takes it longer than `idle`.
-    let _slow = OldWorker::start(server, "worker-2", &["--pause", "0.3"]);
+    let _slow = OldWorker::start(server, "worker-2", &["--pause", "0.5"]);
     let _ours = rig.start();
     let shared = async || ours(&rig).await.len() > 100 && !handled(server, "worker-2").is_empty();
     rig.until("all three have some", shared).await;
 
     let left = kill_in_a_batch(&rig, &mut dying).await;
-    let (consumers, held) = listed(&rig);
-    assert!(consumers > 0 && held >= left.len() as u64, "an operator sees what is left: {held} of {consumers}");
     rig.until("ours has adopted it", async || pending(server, "worker-1").is_empty()).await;
     rig.until("the slow one goes on", async || handled(server, "worker-2").len() > 12).await;
     let count = publisher.stop();
@@ -249,6 +247,26 @@ async fn kill_in_a_batch(rig: &Rig, worker: &mut OldWorker) -> BTreeSet<u64> {
     let clients = || server.get::<String>(&["CLIENT", "LIST"]);
     rig.until("its last words are heard", async || !clients().contains(" name=worker-1 ")).await;
     pending(server, "worker-1").into_keys().collect()
+}
+
+/// It fails at everything, and asks for more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_never_acknowledges_keeps_what_it_has_until_it_is_stopped() {
+    let rig = rig(Kind::Valkey, SCRIPT, r#"{ consumers = ["worker-1"], idle = "1s" }"#, "").await;
+    let server = rig.server();
+    publish(&mut server.connect(), 1..=25);
+    let mut worker = OldWorker::start(server, "worker-1", &["--acknowledge", "never"]);
+    rig.until("it has had them all", async || handled(server, "worker-1").len() == 25).await;
+    let _ours = rig.start();
+    let watched = async || server.get::<u64>(&["EXISTS", "moontide:group:legacy"]) == 1;
+    rig.until("ours is there", watched).await;
+    let long = Instant::now() + Duration::from_secs(3);
+    rig.until("it was watched for longer than `idle`", async || Instant::now() > long).await;
+    assert_eq!(pending(server, "worker-1").len(), 25);
+    assert_eq!(listed(&rig), (1, 25), "an operator sees it");
+    worker.kill();
+    rig.quiet().await;
+    assert_eq!(ours(&rig).await, (1..=25).collect());
 }
 
 /// Ten thousand entries that a worker left long ago.
