@@ -24,6 +24,7 @@ use std::time::Duration;
 pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
 pub use check::check_instance;
 pub use foreign::{FOREIGN, Foreign, Means};
+pub use handlers::{Adopt, Adopting};
 pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
@@ -109,6 +110,26 @@ impl Config {
         let Bus { url, chosen_by, .. } = &self.bus;
         let bus = format!("the bus is {url}, chosen by {chosen_by}");
         [bus].into_iter().chain(self.borrowed.told()).collect()
+    }
+
+    /// Which handlers adopt what consumers of others hold.
+    pub fn adopting(&self) -> Adopting {
+        self.handlers.adopting()
+    }
+
+    /// What is set and does nothing on this bus, as warnings.
+    pub fn in_vain(&self) -> Vec<String> {
+        if matches!(self.bus.url, BusUrl::Redis(_)) {
+            return Vec::new();
+        }
+        let vain = |pattern| {
+            format!("[handlers.{pattern:?}] adopt does nothing: only groups on Redis have consumers of others")
+        };
+        let channels = self.channels.iter().map(|channel| &channel.name);
+        let channels = channels.map(|name| format!("[[channel]] {name:?} is not listened to: only Redis has channels"));
+        let mirrors = self.streams.mirrors.iter().map(|mirror| &mirror.channel);
+        let mirrors = mirrors.map(|name| format!("[[mirror]] {name:?} publishes nothing: only Redis has channels"));
+        self.adopting().patterns().map(vain).chain(channels).chain(mirrors).collect()
     }
 
     /// The names of `[handlers."…"]` tables that fit none of `names`.

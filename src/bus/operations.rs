@@ -102,6 +102,10 @@ pub struct GroupDetail {
     pub dead: u64,
     /// Entries trimmed before they were settled.
     pub lost: u64,
+    /// Consumers in the group that are not Moontide's and hold something.
+    pub foreign_consumers: u64,
+    /// Of what is in flight: what those hold.
+    pub foreign_pending: u64,
     /// When it last had a handler.
     pub seen_at: Millis,
     /// Some process serves it now, or did so within the recovery time.

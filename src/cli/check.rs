@@ -56,6 +56,7 @@ pub async fn run(args: &CheckArgs, config: &Config) -> anyhow::Result<ExitCode> 
     for pattern in config.idle_patterns(registry.handlers.keys().map(String::as_str)) {
         output::remark(&format!("warning: [handlers.{pattern:?}] fits no handler"));
     }
+    config.in_vain().iter().for_each(|warning| output::remark(&format!("warning: {warning}")));
     let sound = found.iter().all(|checked| checked.problems.is_empty());
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

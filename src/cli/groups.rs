@@ -64,6 +64,8 @@ struct Row {
     delayed: u64,
     dead: u64,
     lost: u64,
+    foreign_consumers: u64,
+    foreign_pending: u64,
     seen_at: String,
 }
 
@@ -121,13 +123,34 @@ fn list(groups: Vec<GroupDetail>, json: bool) -> anyhow::Result<ExitCode> {
             row.delayed.to_string(),
             row.dead.to_string(),
             row.lost.to_string(),
+            foreign(row),
             row.seen_at.clone(),
             output::or_dash(Some(&streams.join(", "))),
         ]
     });
-    let header = ["GROUP", "HANDLER", "LIVE", "LAG", "IN FLIGHT", "DELAYED", "DEAD", "LOST", "LAST SEEN", "POSITIONS"];
+    let header = [
+        "GROUP",
+        "HANDLER",
+        "LIVE",
+        "LAG",
+        "IN FLIGHT",
+        "DELAYED",
+        "DEAD",
+        "LOST",
+        "FOREIGN",
+        "LAST SEEN",
+        "POSITIONS",
+    ];
     output::table(header, cells)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What consumers of others hold, and how many these are.
+fn foreign(row: &Row) -> String {
+    match row.foreign_consumers {
+        0 => "0".into(),
+        some => format!("{} ({})", row.foreign_pending, output::counted(some as usize, "consumer")),
+    }
 }
 
 fn row(group: GroupDetail) -> Row {
@@ -144,6 +167,8 @@ fn row(group: GroupDetail) -> Row {
         delayed: group.delayed,
         dead: group.dead,
         lost: group.lost,
+        foreign_consumers: group.foreign_consumers,
+        foreign_pending: group.foreign_pending,
     }
 }
 

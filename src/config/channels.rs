@@ -1,6 +1,5 @@
 //! Channels of Redis Pub/Sub: `[[channel]]`, `[[mirror]]`, and what their names begin with.
 
-use super::bus::BusUrl;
 use super::layouts::{Carrier, read_layout};
 use super::raw::Table;
 use crate::channels::{Channel, Deliver, Mirror};
@@ -14,10 +13,9 @@ pub(super) struct Channels {
 }
 
 /// Reads both lists of tables; `prefix` stands before every name.
-pub(super) fn read_channels(root: &mut Table<'_>, prefix: &str, layouts: &[Layout], url: &BusUrl) -> Channels {
+pub(super) fn read_channels(root: &mut Table<'_>, prefix: &str, layouts: &[Layout]) -> Channels {
     let mut channels = Channels { listened: Vec::new(), mirrors: Vec::new() };
     for mut table in root.tables("channel") {
-        needs_redis(&table, url);
         let channel = read_channel(&mut table, prefix, layouts);
         if channels.listened.iter().any(|earlier| earlier.name == channel.name) {
             table.note("name", format!("{:?} is listened to already; say it once", channel.name));
@@ -26,17 +24,10 @@ pub(super) fn read_channels(root: &mut Table<'_>, prefix: &str, layouts: &[Layou
         channels.listened.push(channel);
     }
     for mut table in root.tables("mirror") {
-        needs_redis(&table, url);
         channels.mirrors.push(read_mirror(&mut table, prefix, layouts));
         table.close();
     }
     channels
-}
-
-fn needs_redis(table: &Table<'_>, url: &BusUrl) {
-    if !matches!(url, BusUrl::Redis(_)) {
-        table.note("", format!("needs a Redis server, where channels are; bus.url is {url}"));
-    }
 }
 
 fn read_channel(table: &mut Table<'_>, prefix: &str, layouts: &[Layout]) -> Channel {

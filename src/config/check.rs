@@ -34,7 +34,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let layouts = read_layouts(&root.table("layout"), checker);
     let mut streams = read_streams(&mut root, &layouts);
     let redis = read_redis(root.table("redis"), &streams);
-    let channels = read_channels(&mut root, &redis.channel_prefix, &layouts, &bus.url);
+    let channels = read_channels(&mut root, &redis.channel_prefix, &layouts);
     streams.mirrors = channels.mirrors;
     let streams = Arc::new(streams);
     let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());

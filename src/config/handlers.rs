@@ -2,6 +2,7 @@
 //! options. Does not know which handlers there are.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::check::{LimitsGiven, read_limits};
 use super::raw::{Checker, Table};
@@ -11,6 +12,10 @@ use crate::script::{Granted, Limits, LoadOptions};
 
 /// Most runs of one handler in flight in one process.
 const CONCURRENCY_MAX: usize = 10_000;
+/// Consumers of Moontide's begin so; they are taken over by themselves.
+const OUR_CONSUMERS: &str = "moontide:";
+/// How long a consumer of others is silent before a handler adopts what it holds, where the operator says nothing.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Names of handlers; `*` stands for anything within one part, `**` for anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +53,32 @@ struct Rule {
     limits: LimitsGiven,
     secrets: Option<Vec<String>>,
     state: Option<Vec<String>>,
+    adopt: Option<Adopt>,
+}
+
+/// From which consumers of others in its group a handler adopts what they hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adopt {
+    /// Patterns of their names; `*` stands for anything.
+    pub consumers: Vec<String>,
+    /// After they were silent for so long; at least 1 s.
+    pub idle: Duration,
+}
+
+/// Which handlers adopt; the most specific word on a handler counts.
+#[derive(Clone, Debug, Default)]
+pub struct Adopting(Vec<(NamePattern, Adopt)>);
+
+impl Adopting {
+    /// What the handler `name` adopts.
+    pub fn of(&self, name: &str) -> Option<&Adopt> {
+        self.0.iter().find(|(names, _)| names.matches(name)).map(|(_, adopt)| adopt)
+    }
+
+    /// The `[handlers."…"]` tables that say so.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(names, _)| names.0.as_str())
+    }
 }
 
 /// All `[handlers."…"]` tables, the most specific first, and what `config.get` can be granted.
@@ -81,6 +112,11 @@ impl HandlerRules {
         idle.map(|rule| rule.names.0.as_str()).collect()
     }
 
+    /// Which handlers adopt.
+    pub fn adopting(&self) -> Adopting {
+        Adopting(self.rules.iter().filter_map(|rule| Some((rule.names.clone(), rule.adopt.clone()?))).collect())
+    }
+
     /// How the handler `name` is to be loaded, where `limits` hold for all.
     pub fn options_for(&self, name: &str, limits: &Limits) -> LoadOptions {
         let fitting = || self.rules.iter().filter(|rule| rule.names.matches(name));
@@ -107,6 +143,7 @@ fn read_rule(name: &str, mut table: Table<'_>, base: &Limits, secrets: &BTreeMap
     }
     let concurrency = table.optional_count("concurrency", 1..=CONCURRENCY_MAX);
     let limits = read_limits(table.table("limits"), base);
+    let adopt = read_adopt(table.table("adopt"));
     let mut grants = table.table("grants");
     let rule = Rule {
         names: NamePattern(name.to_owned()),
@@ -114,6 +151,7 @@ fn read_rule(name: &str, mut table: Table<'_>, base: &Limits, secrets: &BTreeMap
         limits,
         secrets: grants.optional_texts("secrets"),
         state: grants.optional_texts("state"),
+        adopt,
     };
     for wanted in rule.secrets.iter().flatten().filter(|wanted| !secrets.contains_key(*wanted)) {
         grants.note("secrets", unknown_secret(wanted, secrets));
@@ -121,6 +159,25 @@ fn read_rule(name: &str, mut table: Table<'_>, base: &Limits, secrets: &BTreeMap
     grants.close();
     table.close();
     rule
+}
+
+fn read_adopt(mut table: Table<'_>) -> Option<Adopt> {
+    let consumers = table.need("consumers", |table| {
+        let consumers = table.optional_texts("consumers");
+        if consumers.as_ref().is_some_and(Vec::is_empty) {
+            table.note(
+                "consumers",
+                "must name at least one: [\"worker-*\"], or [\"*\"] for all that are not Moontide's",
+            );
+        }
+        consumers
+    });
+    for ours in consumers.iter().filter(|pattern| pattern.starts_with(OUR_CONSUMERS)) {
+        table.note("consumers", format!("{ours:?} names consumers of Moontide's, which are taken over by themselves"));
+    }
+    let idle = table.optional_duration("idle", Duration::from_secs(1)).unwrap_or(IDLE);
+    table.close();
+    (!consumers.is_empty()).then_some(Adopt { consumers, idle })
 }
 
 fn unknown_secret(name: &str, secrets: &BTreeMap<String, Secret>) -> String {

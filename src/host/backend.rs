@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::promise::{self, Promise};
-use crate::bus::redis::{self, Address, RedisBus};
+use crate::bus::redis::{self, Address, Adopt, AdoptRules, RedisBus};
 use crate::bus::sqlite::{self, Place, SqliteStore};
 use crate::bus::{Bus, BusError, DeadLetters, Groups, Housekeeping, Intake, Ledger, Overview, StateAdmin};
 use crate::channels::{Channel, Deliver};
@@ -190,8 +190,18 @@ fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Res
         upkeep_every: UPKEEP_EVERY,
         read_max: config.redis.batch,
         block: config.redis.block,
+        adopt: adopt_rules(config),
         ..redis::Options::at(address(url)?)
     })
+}
+
+fn adopt_rules(config: &Config) -> Option<AdoptRules> {
+    let adopting = config.adopting();
+    adopting.patterns().next()?;
+    Some(AdoptRules::new(move |handler| {
+        let adopt = adopting.of(handler)?;
+        Some(Adopt { consumers: adopt.consumers.clone(), idle: adopt.idle })
+    }))
 }
 
 /// What the store that the configuration names promises.

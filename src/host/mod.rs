@@ -206,6 +206,7 @@ pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
     let bus = config.bus.url.to_string();
     config.chosen().iter().for_each(|line| tracing::info!("{line}"));
     let promises = promises(&config).await?;
+    config.in_vain().iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut host = Host::start(config, start).await?;
     for Promise { when, holds } in promises {
         tracing::info!("when {when}: {holds}");

@@ -289,6 +289,42 @@ fn the_most_specific_word_on_a_handler_counts() {
 }
 
 #[test]
+fn whom_a_handler_adopts_from_is_named() {
+    let text = "[bus]\nurl = 'redis://localhost'\n[handlers.'**']\nadopt = { consumers = ['*'] }\n\
+                [handlers.'billing/*']\nadopt = { consumers = ['worker-*', 'old'], idle = '5m' }\n[handlers.mail]\nconcurrency = 1";
+    let config = given(text).load().expect("the configuration is right");
+    let adopting = config.adopting();
+    let of = |name: &str| adopting.of(name).map(|adopt| (adopt.consumers.join(" "), adopt.idle.as_secs()));
+    assert_eq!(of("billing/charge"), Some(("worker-* old".to_owned(), 300)));
+    assert_eq!(of("mail"), Some(("*".to_owned(), 60)));
+    assert_eq!(config.in_vain(), Vec::<String>::new());
+    let config = given("[handlers.mail]\nadopt = { consumers = ['a'], idle = '1s' }").load().expect("it is right");
+    assert_eq!(config.adopting().of("bail"), None);
+    let vain = "[handlers.\"mail\"] adopt does nothing: only groups on Redis have consumers of others";
+    assert_eq!(config.in_vain(), [vain]);
+    refused(&[
+        ("[handlers.x]\nadopt = {}", &["moontide.toml: handlers.x.adopt.consumers: is missing"]),
+        (
+            "[handlers.x]\nadopt = { consumers = [], idle = '999ms' }",
+            &[
+                "moontide.toml: handlers.x.adopt.consumers: must name at least one: [\"worker-*\"], or [\"*\"] for all that \
+                 are not Moontide's",
+                "moontide.toml: handlers.x.adopt.idle: \"999ms\" is too short; at least \"1s\"",
+            ],
+        ),
+        (
+            "[handlers.x]\nadopt = { consumers = ['moontide:*'], idel = '5m' }",
+            &[
+                "moontide.toml: handlers.x.adopt.consumers: \"moontide:*\" names consumers of Moontide's, which are taken \
+                 over by themselves",
+                "moontide.toml: handlers.x.adopt.idel: is no key; did you mean idle?",
+            ],
+        ),
+        ("[handlers.x]\nadopt = true", &["moontide.toml: handlers.x.adopt: must be a table, not true"]),
+    ]);
+}
+
+#[test]
 fn secrets_must_be_there_and_be_secret() {
     let case = given(
         "[secrets]\na = { env = 'NOT_SET' }\nb = { file = '/nowhere/b' }\nc = {}\nd = { env = 'X', file = 'y' }\n\

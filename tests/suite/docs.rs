@@ -14,12 +14,12 @@ use moontide::script::{LoadOptions, Sources, load};
 use crate::cli::Place;
 use crate::support::{PATIENCE, free_port};
 
-fn read(page: &str) -> String {
+pub fn read(page: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("the page is there")
 }
 
 /// The insides of the blocks of `text` that begin with a fence and `language`.
-fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+pub fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     // Every other piece lies within fences; the language stands in front.
     let inside = text.split("\n```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap_or((block, "")));
@@ -41,7 +41,7 @@ fn shown(page: &str) -> BTreeMap<String, Arc<str>> {
 
 #[test]
 fn handlers_in_the_documentation_load() {
-    for (page, handlers_min) in [("README.md", 1), ("docs/handlers.md", 9)] {
+    for (page, handlers_min) in [("README.md", 1), ("docs/handlers.md", 9), ("docs/taking-over.md", 1)] {
         let files = shown(page);
         let sources = Arc::new(Sources::new(files.clone()));
         let handlers: Vec<_> = files.keys().filter(|path| !path.starts_with("lib/")).collect();
@@ -74,7 +74,7 @@ fn check_command(place: &str, line: &str) {
 #[test]
 fn commands_in_the_text_are_commands() {
     let mut found = 0;
-    for page in ["README.md", "docs/handlers.md", "handlers/README.md"] {
+    for page in ["README.md", "docs/handlers.md", "docs/taking-over.md", "handlers/README.md"] {
         let text = read(page);
         for line in text.split('`').filter(|span| span.starts_with("moontide ") && !span.contains('\n')) {
             check_command(page, line);
@@ -82,6 +82,17 @@ fn commands_in_the_text_are_commands() {
         }
     }
     assert!(found >= 15, "only {found} commands were found");
+}
+
+#[test]
+fn the_configuration_for_taking_over_is_right() {
+    let place = Place::new();
+    for (path, script) in shown("docs/taking-over.md") {
+        place.file(&format!("handlers/{path}"), &script);
+    }
+    place.file("moontide.toml", blocks(&read("docs/taking-over.md"), "toml")[0]);
+    let vain = "warning: [handlers.\"orders\"] adopt does nothing: only groups on Redis have consumers of others\n";
+    place.moontide(&["check", "--bus", "memory:"]).assert().success().stderr(vain);
 }
 
 #[test]

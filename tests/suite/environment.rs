@@ -23,7 +23,7 @@ struct Case {
     wrong: (&'static str, &'static str),
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     Case {
         name: "METRICS_PORT",
         text: "9100",
@@ -50,6 +50,15 @@ const CASES: [Case; 12] = [
         key: ("groups", "default"),
         ours: ("'ours'", "Some(\"ours\")"),
         wrong: ("my//service", "expected a name whose parts are names, got \"my//service\""),
+    },
+    Case {
+        name: "REDIS_CHANNEL_PREFIX",
+        text: "events",
+        set: "events:",
+        shown: |config| config.redis.channel_prefix.clone(),
+        key: ("redis", "channel_prefix"),
+        ours: ("'ours.'", "ours."),
+        wrong: ("two words", "\"two words:\" can begin no channel; write it without spaces"),
     },
     Case {
         name: "EVENT_SUBSCRIBER_BATCH_SIZE",

@@ -104,7 +104,6 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
             "nothing else can lie within it",
         ),
         ("[layout.x]\ntype = \"a\"\ndata = \"b\"\ntiem = \"c\"".into(), "layout.x.tiem: is no key; did you mean time?"),
-        ("[[channel]]\nname = \"a\"".into(), "needs a Redis server"),
         (format!("{redis}[[channel]]\nlayout = \"subject\""), "channel #1.name: is missing"),
         (format!("{redis}[[channel]]\nname = \"a b\""), "\"a b\" is no channel"),
         (
@@ -119,4 +118,14 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         let problems = configured(&text).expect_err(&text);
         assert!(problems.contains(says), "{text}\nsays {problems}\ninstead of {says}");
     }
+}
+
+#[test]
+fn channels_on_a_bus_that_has_none_are_said_to_do_nothing() {
+    let text = "[bus]\nurl = \"memory:\"\n[[channel]]\nname = \"a\"\n[[mirror]]\ntypes = [\"t\"]\nchannel = \"c\"\n";
+    let said = configured(text).expect("it is right").in_vain();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("[[channel]] \"a\" is not listened to") && said[1].contains("[[mirror]] \"c\""), "{said:?}");
+    let redis = configured(&text.replace("memory:", "redis://localhost")).expect("it is right");
+    assert_eq!(redis.in_vain(), Vec::<String>::new());
 }

@@ -105,7 +105,7 @@ impl Beat {
     }
 
     fn period(&self) -> Duration {
-        self.store.options.beat_every.min(self.store.options.recovery_time / 4)
+        self.store.options.beat_period()
     }
 
     async fn run(self: Arc<Self>) {

@@ -5,7 +5,7 @@
 
 use crate::outcome::RecordKey;
 
-/// Consumers of ours begin so; all others are somebody else's and never robbed.
+/// Consumers of ours begin so; all others are somebody else's, and not robbed unless the operator says so (`adopt`).
 pub(super) const CONSUMER: &str = "moontide:";
 /// Owner of what was given back.
 pub(super) const FREE: &str = "moontide:free";

@@ -5,6 +5,7 @@
 //! their own (`bell`); everything else shares one (`link`). The names of all keys are in `keys`.
 
 mod address;
+mod adopt;
 mod args;
 mod beat;
 mod bell;
@@ -37,6 +38,7 @@ mod reply;
 mod roll;
 mod route;
 mod settle;
+mod silence;
 mod standing;
 mod state;
 mod store;
@@ -48,6 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::Address;
+pub use adopt::{Adopt, AdoptRules};
 pub use erase::erase;
 pub use fitness::{RECORD_BYTES, promises};
 
@@ -96,6 +99,8 @@ pub struct Options {
     pub block: Duration,
     /// How long an answer is waited for.
     pub patience: Duration,
+    /// From which consumers of others handlers adopt; `None`: none does from any.
+    pub adopt: Option<AdoptRules>,
 }
 
 impl Options {
@@ -116,7 +121,13 @@ impl Options {
             read_max: 1024,
             block: Duration::from_secs(1),
             patience: link::PATIENCE,
+            adopt: None,
         }
+    }
+
+    /// From one heartbeat to the next.
+    fn beat_period(&self) -> Duration {
+        self.beat_every.min(self.recovery_time / 4)
     }
 }
 
@@ -142,6 +153,9 @@ impl RedisBus {
         store.spawn(upkeep::keep_up(store.clone()));
         store.spawn(discovery::walk_on(store.clone()));
         store.spawn(ring_deaths(store.clone(), beat.clone()));
+        if let Some(rules) = store.options.adopt.clone() {
+            store.spawn(adopt::adopt_on(store.clone(), rules));
+        }
         Ok(Arc::new(Self { store, beat, due, ears: Mutex::default() }))
     }
 

@@ -97,6 +97,8 @@ fn detail(found: Standing, store: &Store, living: &Living) -> GroupDetail {
         delayed: found.later(),
         dead: found.dead,
         lost: found.lost,
+        foreign_consumers: found.foreign.len() as u64,
+        foreign_pending: found.foreign.values().sum(),
         seen_at: found.seen_at,
         positions: found.positions.into_iter().map(|position| position.at).collect(),
         group: found.group,

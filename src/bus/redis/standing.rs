@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use redis::{Pipeline, Value};
 
 use super::fault::Fault;
-use super::keys::FREE;
+use super::keys::{CONSUMER, FREE};
 use super::store::Store;
 use super::{group, reply};
 use crate::bus::{BusError, GroupPosition};
@@ -29,6 +29,8 @@ pub(super) struct Standing {
     pub in_flight: u64,
     /// Given back, or left behind by nobody's fault.
     pub free: u64,
+    /// Of what is in flight: what consumers of others hold, by their names.
+    pub foreign: BTreeMap<String, u64>,
     pub delayed: u64,
     /// Entries of its own stream that were not received.
     pub retries: u64,
@@ -105,9 +107,16 @@ fn number(text: &str) -> u64 {
 struct Found {
     position: EntryId,
     lag: Option<u64>,
-    pending: u64,
-    free: u64,
+    pending: Pending,
     length: u64,
+}
+
+/// A summary of what is pending.
+#[derive(Default)]
+struct Pending {
+    all: u64,
+    free: u64,
+    foreign: Vec<(String, u64)>,
 }
 
 async fn look(
@@ -135,13 +144,18 @@ async fn look(
         let Some(found) = found else { continue };
         // What was handed out of its own stream is deleted when it is settled.
         let own = stream == retry;
-        let lag = if own { found.length.saturating_sub(found.pending) } else { lag(store, &stream, &found).await? };
+        let lag =
+            if own { found.length.saturating_sub(found.pending.all) } else { lag(store, &stream, &found).await? };
         if unused.is_none() {
-            standing.in_flight += found.pending - found.free.min(found.pending);
-            standing.free += found.free;
+            let Pending { all, free, .. } = found.pending;
+            standing.in_flight += all - free.min(all);
+            standing.free += free;
             standing.delayed += delayed.get(&stream).copied().unwrap_or(0);
             let oldest = oldest(store, &standing.group, &stream, lag > 0, &found).await?;
             standing.oldest = [standing.oldest, oldest].into_iter().flatten().min();
+            for (consumer, count) in found.pending.foreign {
+                *standing.foreign.entry(consumer).or_default() += count;
+            }
         }
         if own {
             standing.retries = lag;
@@ -189,19 +203,23 @@ fn found(group: &str, groups: Value, pending: Value, length: &Value) -> Result<O
         }
         let position = reply::entry_id(values.remove("last-delivered-id").unwrap_or_default())?;
         let lag = values.get("lag").and_then(|lag| reply::int(lag).ok()).and_then(|lag| u64::try_from(lag).ok());
-        let (pending, free) = summed(pending)?;
-        return Ok(Some(Found { position, lag, pending, free, length: count(length)? }));
+        return Ok(Some(Found { position, lag, pending: summed(pending)?, length: count(length)? }));
     }
     Ok(None)
 }
 
-/// Of a summary of what is pending: how much, and how much of it is free.
-fn summed(pending: Value) -> Result<(u64, u64), Fault> {
+fn summed(pending: Value) -> Result<Pending, Fault> {
     let mut parts = reply::list(pending)?.into_iter();
-    let all = count(&parts.next().unwrap_or(Value::Int(0)))?;
-    let consumers = reply::pairs(parts.nth(2).unwrap_or_default().flattened())?;
-    let free = consumers.iter().find(|(name, _)| name == FREE.as_bytes());
-    Ok((all, free.and_then(|(_, count)| std::str::from_utf8(count).ok()).map_or(0, number)))
+    let mut summed = Pending { all: count(&parts.next().unwrap_or(Value::Int(0)))?, ..Pending::default() };
+    for (name, count) in reply::pairs(parts.nth(2).unwrap_or_default().flattened())? {
+        let (name, count) = (String::from_utf8_lossy(&name), number(&String::from_utf8_lossy(&count)));
+        if name == FREE {
+            summed.free = count;
+        } else if !name.starts_with(CONSUMER) {
+            summed.foreign.push((name.into_owned(), count));
+        }
+    }
+    Ok(summed)
 }
 
 fn count(value: &Value) -> Result<u64, Fault> {
@@ -272,7 +290,7 @@ async fn oldest(
         let after = format!("({}", found.position);
         oldest = first_id(store, redis::cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(1)).await?;
     }
-    if found.free > 0 {
+    if found.pending.free > 0 {
         let mut pending = redis::cmd("XPENDING");
         pending.arg(stream).arg(group).arg("-").arg("+").arg(1).arg(FREE);
         oldest = [oldest, first_id(store, &pending).await?].into_iter().flatten().min();

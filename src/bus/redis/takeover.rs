@@ -19,7 +19,7 @@ use super::store::Store;
 use crate::event::EntryId;
 
 /// Entries that one script moves, so that no other client waits long for it.
-const MOVED_MAX: usize = 500;
+pub(super) const MOVED_MAX: usize = 500;
 
 static TAKE_OVER: LazyLock<Procedure> =
     LazyLock::new(|| Procedure::new(concat!(include_str!("scripts/claim.lua"), include_str!("scripts/take_over.lua"))));
@@ -195,7 +195,8 @@ pub(super) async fn mark(store: &Store, stream: &str, group: &str, entry: EntryI
     }
 }
 
-fn begin(procedure: &Procedure, store: &Store, stream: &str, group: &str) -> Cmd {
+/// A call that moves pending entries; what belongs to it is added.
+pub(super) fn begin(procedure: &Procedure, store: &Store, stream: &str, group: &str) -> Cmd {
     let mut call = procedure.call();
     call.arg(store.keys.prefix()).arg(stream).arg(group).arg(&store.consumer);
     call

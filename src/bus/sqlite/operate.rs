@@ -57,6 +57,8 @@ fn details(conn: &Connection, store: &Store, now: Millis) -> Result<Vec<GroupDet
             delayed: status.delayed,
             dead: status.dead,
             lost: u64::try_from(lost).unwrap_or(0),
+            foreign_consumers: 0,
+            foreign_pending: 0,
             seen_at,
         })
     };

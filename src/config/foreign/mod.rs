@@ -63,6 +63,7 @@ pub const FOREIGN: &[Foreign] = &[
     Foreign::sets("EVENT_SUBSCRIBER_MAX_RETRIES", "retry.attempts", text::retries),
     Foreign::sets("EVENT_PUBLISHER_MAX_BATCH_SIZE", "emit.batch", text::count),
     Foreign::sets("EVENT_PUBLISHER_PUBLISH_TIMEOUT", "emit.timeout", text::milliseconds),
+    Foreign::sets("REDIS_CHANNEL_PREFIX", "redis.channel_prefix", text::channel_prefix),
     Foreign::sets("ENABLE_EVENT_STORE", "retain.age", text::event_store),
     Foreign::sets("EVENT_STORE_TTL_DAYS", "retain.age", text::days),
     Foreign::sets("OTEL_LOG_LEVEL", "log.level", text::level),

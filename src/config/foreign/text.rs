@@ -22,6 +22,11 @@ pub fn name(text: &str) -> Result<Option<Value>, String> {
     Ok(Some(text.into()))
 }
 
+/// What stands before a colon in the names of channels.
+pub fn channel_prefix(text: &str) -> Result<Option<Value>, String> {
+    Ok(Some(format!("{text}:").into()))
+}
+
 /// A port, on all addresses.
 pub fn port(text: &str) -> Result<Option<Value>, String> {
     let port: u16 = text.parse().map_err(|_| format!("{text:?} is no port; write a number like 9100"))?;

@@ -5,6 +5,7 @@ mod channels;
 mod cuts;
 mod errors;
 mod failover;
+mod foreign;
 mod harness;
 mod outages;
 mod power;

@@ -41,7 +41,7 @@ impl Leads {
 
     /// How often leads are asked for.
     pub fn period(&self) -> Duration {
-        self.store.options.beat_every.min(self.store.options.recovery_time / 4)
+        self.store.options.beat_period()
     }
 
     /// Whether what was just heard is ours to take.

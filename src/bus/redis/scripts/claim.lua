@@ -39,10 +39,20 @@ local function by_count(pending, more)
   return counts
 end
 
--- Makes pending entries ours and adds { id, count, deaths, fields } of each to `found`. One that was deleted while it was
--- pending is acknowledged, and lost.
-local function take(pending, died, found)
+-- Entries that were deleted while they were pending are acknowledged, and lost. Answers how many they are.
+local function lose(gone)
   local lost = 0
+  for id in pairs(gone) do
+    redis.call('XACK', stream, group, id)
+    if marked then redis.call('HDEL', marks, stream .. '/' .. id) end
+    lost = lost + 1
+  end
+  if lost > 0 then redis.call('HINCRBY', p .. 'group:' .. group, 'lost', lost) end
+  return lost
+end
+
+-- Makes pending entries ours and adds { id, count, deaths, fields } of each to `found`.
+local function take(pending, died, found)
   for count, ids in pairs(by_count(pending, died and 1 or 0)) do
     local gone = {}
     for _, id in ipairs(ids) do gone[id] = true end
@@ -52,13 +62,8 @@ local function take(pending, died, found)
         found[#found + 1] = { entry[1], count, close_mark(entry[1], died), entry[2] }
       end
     end
-    for id in pairs(gone) do
-      redis.call('XACK', stream, group, id)
-      if marked then redis.call('HDEL', marks, stream .. '/' .. id) end
-      lost = lost + 1
-    end
+    lose(gone)
   end
-  if lost > 0 then redis.call('HINCRBY', p .. 'group:' .. group, 'lost', lost) end
 end
 
 -- Those of the entries at argument `from` (id, count) that are still ours, with that count.

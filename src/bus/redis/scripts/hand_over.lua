@@ -30,7 +30,7 @@ function steps.begin()
   return streams_of(old)
 end
 
--- Makes entries pending for the new group, nobody's, delivered as often as they were.
+-- Makes entries pending for the new group, nobody's, delivered so often.
 local function give(stream, ids, count)
   local words = { 'XCLAIM', stream, to, 'moontide:free', 0 }
   for _, id in ipairs(ids) do words[#words + 1] = id end
@@ -60,14 +60,16 @@ local function first_found(stream, position)
   return began, reached, mark
 end
 
--- Some of what the old group had received and not settled. What the new one received by itself is its own.
+-- Some of what the old group had received and not settled. What the new one received by itself is its own. How often others
+-- had an entry says nothing about deaths of ours.
 local function give_pending(stream, began, reached)
   local page, ids, by_count = redis.call('XPENDING', stream, from, '-', '+', most), {}, {}
   for i, entry in ipairs(page) do
     ids[i] = entry[1]
     if not (lies_before(began, entry[1]) and not lies_before(reached, entry[1])) then
-      by_count[entry[4]] = by_count[entry[4]] or {}
-      table.insert(by_count[entry[4]], entry[1])
+      local count = string.sub(entry[2], 1, 9) == 'moontide:' and entry[4] or 1
+      by_count[count] = by_count[count] or {}
+      table.insert(by_count[count], entry[1])
     end
   end
   for count, some in pairs(by_count) do give(stream, some, count) end

@@ -1,5 +1,6 @@
 //! Single parts of the bus on real servers, where the conformance suite cannot look.
 
+mod adopt;
 mod beat;
 mod due;
 mod fitness;
