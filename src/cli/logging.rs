@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::Subscriber;
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -36,9 +36,18 @@ pub fn start(log: &Log, flag: bool, serves: bool) {
         LogFormat::Text => text(std::io::stderr, output::colours(std::io::stderr().is_terminal())),
     };
     ASKED.store(flag || said.is_some(), Ordering::Relaxed);
-    let layer = layer.with_filter(filter).with_filter(filter_fn(|_| !HUSHED.load(Ordering::Relaxed)));
+    let layer = filtered(layer, filter);
     // A second subscriber in one process (tests) is no reason to fail; the first one goes on.
     let _ = Registry::default().with(layer).try_init();
+}
+
+/// `layer` with what `filter` lets pass, while nothing is hushed. One filter of both: of two that are stacked, a question
+/// whether a level is enabled makes the second swallow the entry that comes next.
+fn filtered<S>(layer: Box<dyn Layer<S> + Send + Sync>, filter: EnvFilter) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    layer.with_filter(filter.and(filter_fn(|_| !HUSHED.load(Ordering::Relaxed))))
 }
 
 /// Entries for people.
@@ -112,9 +121,14 @@ mod tests {
 
     /// What is logged for people while `entries` runs.
     fn logged(colours: bool, entries: impl FnOnce()) -> String {
+        logged_from("trace", colours, entries)
+    }
+
+    fn logged_from(level: &str, colours: bool, entries: impl FnOnce()) -> String {
         let log = Log::default();
         let writer = log.clone();
-        let subscriber = Registry::default().with(text(move || writer.clone(), colours));
+        let layer = filtered(text(move || writer.clone(), colours), EnvFilter::new(level));
+        let subscriber = Registry::default().with(layer);
         tracing::subscriber::with_default(subscriber, entries);
         String::from_utf8(log.0.lock().clone()).expect("logs are text")
     }
@@ -141,5 +155,13 @@ mod tests {
         assert!(log.ends_with(" WARN failed, again in 5: no handler=\"a/b\" attempt=2 type=\"t\"\n"), "{log}");
         let log = logged(true, || tracing::info!(handler = "a", "live"));
         assert!(log.ends_with("live \x1b[3mhandler\x1b[0m\x1b[2m=\x1b[0m\"a\"\n"), "{log:?}");
+    }
+    #[test]
+    fn a_question_for_a_level_swallows_nothing() {
+        let log = logged_from("warn", false, || {
+            assert!(!tracing::enabled!(tracing::Level::INFO));
+            tracing::error!("the first after it");
+        });
+        assert!(log.contains("the first after it"), "{log:?}");
     }
 }

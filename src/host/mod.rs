@@ -5,6 +5,7 @@
 
 mod backend;
 mod doors;
+mod gone;
 mod health;
 mod opening;
 mod receipt;
@@ -82,7 +83,7 @@ struct Parts {
     metrics: Metrics,
     /// The registry in force, for [`Host::snapshot`].
     registry: Arc<Mutex<Registry>>,
-    /// The metrics of every handler that ever ran; they outlive reloads.
+    /// The metrics of every handler; they outlive reloads, and for a while the handler's file.
     workers: Workers,
     tasks: Tasks,
     setbacks: Setbacks,

@@ -23,6 +23,7 @@ use crate::script::{Mode, Program};
 use crate::watch::Change;
 use crate::worker::Spec;
 
+use super::gone::Gone;
 use super::opening::{begin, serve, subscribe};
 use super::{Parts, build_aside, receipt};
 
@@ -49,6 +50,7 @@ pub(super) struct Supervisor {
     since: HashMap<String, Millis>,
     /// How long the next worker of a handler pauses before it begins.
     pauses: HashMap<String, Duration>,
+    gone: Gone,
     tasks: JoinSet<()>,
     names: HashMap<Id, String>,
     reported: Vec<HandlerReport>,
@@ -69,6 +71,7 @@ impl Supervisor {
             starting: BTreeMap::new(),
             since: HashMap::new(),
             pauses: HashMap::new(),
+            gone: Gone::default(),
             tasks: JoinSet::new(),
             names: HashMap::new(),
             reported: Vec::new(),
@@ -105,6 +108,7 @@ impl Supervisor {
     pub async fn apply(&mut self, before: &Registry, registry: &Registry) {
         receipt::folder(before, registry);
         self.remove(registry);
+        self.forget(before, registry);
         for (name, loaded) in &registry.handlers {
             if !self.is_wanted(name) {
                 continue;
@@ -134,6 +138,14 @@ impl Supervisor {
                 running.stop.cancel();
             }
             receipt::removed(&self.metrics_of(&name), &name);
+        }
+    }
+
+    /// Lets go of what handlers counted that are long gone.
+    fn forget(&mut self, before: &Registry, registry: &Registry) {
+        for name in self.gone.take_up(before, registry) {
+            self.parts.workers.lock().remove(&name);
+            self.parts.metrics.forget(&name);
         }
     }
 

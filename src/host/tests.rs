@@ -1,4 +1,4 @@
-//! What becomes of a worker that a defect ends, over a bus whose inboxes panic.
+//! What becomes of a worker that a defect ends, over a bus whose inboxes panic; and of versions that are no more.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -102,4 +102,41 @@ async fn a_worker_that_keeps_panicking_comes_back_after_growing_pauses_and_is_co
     parts.stop.cancel();
     supervisor.await.expect("it ends");
     parts.backend.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_serves_no_more_is_freed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut config = configuration(folder.path());
+    // One thread: on others a VM of an older version may rest for a while.
+    (config.threads, config.http.listen) = (1, None);
+    let host = Host::start(config, Start::default()).await.expect("the host starts");
+    let path = folder.path().join("handlers/tick.luau");
+    let serving = || host.parts.registry.lock().handlers["tick"].clone();
+    let mut versions = Vec::new();
+    for n in 0..10_u64 {
+        let emit =
+            Emit { stream: "events:tick".to_owned(), event: Event::new(n.to_string(), "test", "tick"), delay: None };
+        host.backend().bus.publish(vec![emit]).await.expect("the store takes events");
+        until("it has run", || host.snapshot()[0].counts.done == n + 1).await;
+        let before = serving().program.expect("it loads");
+        versions.push((before.version.clone(), Arc::downgrade(&before.sources)));
+        std::fs::write(&path, "return {").expect("a file");
+        until("it is refused", || serving().problem.is_some()).await;
+        std::fs::write(&path, format!("{HANDLER} -- {n}")).expect("a file");
+        let newer = || serving().program.is_some_and(|program| program.version != before.version);
+        until("the next version serves", newer).await;
+    }
+    // The last one of them may still have a warm VM.
+    versions.pop();
+    until("the others are freed", || versions.iter().all(|(_, sources)| sources.strong_count() == 0)).await;
+    host.stop().await;
+}
+
+async fn until(what: &str, done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(60), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -1,7 +1,7 @@
 //! Metrics that scripts make (`metrics.count` and its siblings).
 //!
-//! A name keeps the kind and labels of its first use; what does not fit is dropped and said once. Series per handler
-//! are bounded, whatever labels a script invents.
+//! A name keeps the kind and labels of its first use; what does not fit is dropped and said once. Series per handler, and
+//! names that are said, are bounded, whatever a script invents.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +14,8 @@ use super::Metrics;
 
 /// Series that the script metrics of one handler may have.
 const SERIES_MAX: usize = 1000;
+/// Names of one handler that are said not to be counted; no more is said after them.
+const REFUSED_MAX: usize = 100;
 
 /// The families that scripts made, of all handlers.
 pub(super) struct CustomFamilies {
@@ -83,10 +85,16 @@ impl Custom {
     pub fn take(&self, metrics: &Metrics, measure: &Measure) {
         let taken = self.bounded(measure).and_then(|()| record(&metrics.custom.family(measure)?, measure));
         if let Err(reason) = taken
-            && self.refused.lock().insert(measure.name.clone())
+            && self.is_news(&measure.name)
         {
             tracing::warn!(handler = self.handler, metric = measure.name, "the metric is not counted: {reason}");
         }
+    }
+
+    /// Whether nobody has said yet that `name` is refused.
+    fn is_news(&self, name: &str) -> bool {
+        let mut refused = self.refused.lock();
+        refused.len() < REFUSED_MAX && refused.insert(name.to_owned())
     }
 
     fn bounded(&self, measure: &Measure) -> Result<(), String> {
@@ -172,5 +180,16 @@ mod tests {
         }
         let series = metrics.text().expect("metrics can be written").matches("sales{").count();
         assert_eq!(series, SERIES_MAX);
+    }
+
+    #[test]
+    fn names_that_a_script_invents_without_end_are_not_kept() {
+        let metrics = Metrics::new();
+        let custom = Custom::new("orders");
+        for i in 0..2 * SERIES_MAX {
+            custom.take(&metrics, &count(&format!("sales_{i}"), 1.0, &[]));
+        }
+        assert_eq!((custom.seen.lock().len(), custom.refused.lock().len()), (SERIES_MAX, REFUSED_MAX));
+        assert_eq!(metrics.custom.families.lock().len(), SERIES_MAX);
     }
 }

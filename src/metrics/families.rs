@@ -1,11 +1,12 @@
 //! The families and their registry.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     CounterVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, exponential_buckets,
@@ -175,6 +176,17 @@ impl Metrics {
         }
     }
 
+    /// Shows nothing of `handler` any more.
+    pub fn forget(&self, handler: &str) {
+        let counters = [&self.consumed, &self.received, &self.attempts, &self.outcomes, &self.dead];
+        counters.into_iter().chain([&self.reloads, &self.defects]).for_each(|family| forget(family, handler));
+        [&self.memory, &self.running, &self.buffered, &self.info]
+            .into_iter()
+            .for_each(|family| forget(family, handler));
+        [&self.run_seconds, &self.settle_seconds].into_iter().for_each(|family| forget(family, handler));
+        forget(&self.cpu_seconds, handler);
+    }
+
     /// What `handler` counts of events of type `kind` in `topic`, within bounds that all handlers share.
     pub(super) fn series(&self, topic: &str, kind: &str, handler: &str) -> Series {
         Series {
@@ -231,6 +243,20 @@ impl Counted {
     }
 }
 
+/// Removes every series of `handler`, whatever its other labels are.
+fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, handler: &str)
+where
+    MetricVec<B>: Collector,
+{
+    for metric in family.collect().iter().flat_map(|family| family.get_metric()) {
+        let labels: HashMap<&str, &str> = metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        if ["handler", "consumer"].iter().any(|name| labels.get(name) == Some(&handler)) {
+            // It may have gone meanwhile: as well.
+            let _ = family.remove(&labels);
+        }
+    }
+}
+
 fn tell_version(registry: &Registry) {
     let help = "The version that runs; always 1.";
     let opts = Opts::new("moontide_info", help).const_label("version", env!("CARGO_PKG_VERSION"));
@@ -241,4 +267,26 @@ pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, fami
     let family = family.expect("names and labels are constants");
     registry.register(Box::new(family.clone())).expect("each name is registered once");
     family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_handler_that_is_forgotten_nothing_is_shown_and_others_stay() {
+        let metrics = Metrics::new();
+        let text = || metrics.text().expect("metrics can be written");
+        metrics.handler("stays").loaded("v1");
+        let before = text();
+        let gone = metrics.handler("gone");
+        gone.loaded("v1");
+        let series = metrics.series("events:a", "a", "gone");
+        series.consumed.inc();
+        assert!(text().matches("\"gone\"").count() > 50);
+        metrics.forget("gone");
+        assert!(!text().contains("\"gone\""), "{}", text());
+        let of_stays = |text: &str| text.lines().filter(|line| line.contains("\"stays\"")).count();
+        assert_eq!(of_stays(&text()), of_stays(&before));
+    }
 }

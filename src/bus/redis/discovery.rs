@@ -23,6 +23,8 @@ const STEP: usize = 1000;
 const FRESH: Duration = Duration::from_secs(10);
 /// Between two walks.
 const REST: Duration = Duration::from_secs(1);
+/// Who asked for streams has a door by then, or asks again.
+const ASKED: Duration = Duration::from_secs(60);
 /// A step is followed by a pause of so many times its length: the server is looked through in 2 % of its time.
 const SHARE: u32 = 50;
 
@@ -34,26 +36,44 @@ pub(super) struct Walk {
     walking: tokio::sync::Mutex<()>,
 }
 
+/// Streams of this prefix and type.
+type Wanted = (String, TypePattern);
+
 #[derive(Default)]
 struct State {
-    /// What somebody in this process asks for by pattern.
-    wanted: Vec<(String, TypePattern)>,
+    /// What somebody in this process asked for lately, and when: not everybody has a door yet.
+    asked: Vec<(Wanted, Instant)>,
     cursor: Option<String>,
     finished: Option<Instant>,
 }
 
 impl State {
-    /// A handler asks for these; true: the last walk has looked for them, a moment ago.
-    fn ask_for(&mut self, patterns: &[(String, TypePattern)]) -> bool {
-        for pattern in patterns {
-            if !self.wanted.contains(pattern) {
-                self.wanted.push(pattern.clone());
-                // A walk notes only what somebody asks for.
-                self.finished = None;
-            }
-        }
-        self.finished.is_some_and(|at| at.elapsed() < FRESH)
+    /// A handler asks for these, beside those with an `open` door; true: the last walk has looked for them, a moment ago.
+    fn ask_for(&mut self, patterns: &[Wanted], open: &[Wanted], now: Instant) -> bool {
+        let wanted = self.wanted(open);
+        // A walk notes only what somebody asks for.
+        self.finished.take_if(|_| patterns.iter().any(|pattern| !wanted.contains(pattern)));
+        let others = |(one, at): &(Wanted, Instant)| now - *at < ASKED && !patterns.contains(one);
+        self.asked.retain(others);
+        self.asked.extend(patterns.iter().map(|pattern| (pattern.clone(), now)));
+        self.finished.is_some_and(|at| now - at < FRESH)
     }
+
+    /// What a walk looks for.
+    fn wanted(&self, open: &[Wanted]) -> Vec<Wanted> {
+        self.asked.iter().map(|(pattern, _)| pattern).chain(open).cloned().collect()
+    }
+
+    /// A walk has ended. Who asked long ago is open, or gone.
+    fn finish(&mut self, now: Instant) {
+        self.finished = Some(now);
+        self.asked.retain(|(_, at)| now - *at < ASKED);
+    }
+}
+
+/// What the handlers that are open ask for by pattern.
+fn open(store: &Store) -> Vec<Wanted> {
+    store.doors().iter().flat_map(|door| door.subscription.discover.clone()).collect()
 }
 
 /// Every stream that there may be, where `wanted` asks for more than it names.
@@ -62,7 +82,7 @@ pub(super) async fn existing(store: &Store, wanted: &Subscription) -> Result<BTr
         return Ok(BTreeSet::new());
     }
     let _walking = store.walk.walking.lock().await;
-    let fresh = store.walk.state.lock().ask_for(&wanted.discover);
+    let fresh = store.walk.state.lock().ask_for(&wanted.discover, &open(store), Instant::now());
     if !fresh {
         store.walk.state.lock().cursor = None;
         while !step(store).await? {}
@@ -81,11 +101,8 @@ pub(super) async fn listed(store: &Store) -> Result<BTreeSet<String>, BusError> 
 pub(super) async fn walk_on(store: Arc<Store>) {
     loop {
         let began = Instant::now();
-        let wanted = !store.walk.state.lock().wanted.is_empty();
-        let ended = match wanted {
-            true => step(&store).await.unwrap_or(true),
-            false => true,
-        };
+        let idle = store.walk.state.lock().wanted(&open(&store)).is_empty();
+        let ended = idle || step(&store).await.unwrap_or(true);
         let pause = if ended { REST } else { began.elapsed() * SHARE };
         tokio::time::sleep(pause).await;
     }
@@ -97,7 +114,7 @@ async fn step(store: &Store) -> Result<bool, BusError> {
     let mut scan = redis::cmd("SCAN");
     scan.arg(&cursor).arg("COUNT").arg(STEP).arg("TYPE").arg("stream");
     let (next, names) = page(store.call(&scan).await?).map_err(|fault| store.told(fault))?;
-    let patterns = store.walk.state.lock().wanted.clone();
+    let patterns = store.walk.state.lock().wanted(&open(store));
     let asked = |name: &String| !store.keys.is_own(name) && patterns.iter().any(|one| selection::fits(name, one));
     let names: Vec<String> = names.into_iter().filter(asked).collect();
     note(store, names).await?;
@@ -105,7 +122,7 @@ async fn step(store: &Store) -> Result<bool, BusError> {
     let mut state = store.walk.state.lock();
     state.cursor = (!ended).then_some(next);
     if ended {
-        state.finished = Some(Instant::now());
+        state.finish(Instant::now());
     }
     Ok(ended)
 }
@@ -133,4 +150,30 @@ pub(super) fn page(answer: Value) -> Result<(String, Vec<String>), Fault> {
     let next = reply::text(parts.next().unwrap_or_default())?;
     let names = reply::list(parts.next().unwrap_or_default())?;
     Ok((next, names.into_iter().filter_map(|name| reply::text(name).ok()).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_asks_for_any_more_is_not_looked_for() {
+        let pattern = |n: usize| ("events:".to_owned(), TypePattern::parse(&format!("t{n}.*")).expect("a pattern"));
+        let (mut state, start) = (State::default(), Instant::now());
+        let after = |seconds: usize| start + Duration::from_secs(seconds as u64);
+        assert!(!state.ask_for(&[pattern(0)], &[], start), "nobody has looked yet");
+        state.finish(start);
+        assert!(state.ask_for(&[pattern(0)], &[], after(1)), "the last walk looked for it");
+        assert!(!state.ask_for(&[pattern(1)], &[], after(1)), "but not for that");
+        let open = [pattern(0)];
+        for n in 2..1000 {
+            state.ask_for(&[pattern(n)], &open, after(n));
+            state.finish(after(n));
+        }
+        assert_eq!(state.wanted(&open).len(), 1 + ASKED.as_secs() as usize, "one that is open, and a minute of others");
+        assert_eq!(state.wanted(&open).last(), Some(&pattern(0)));
+        state.finish(after(2000));
+        assert_eq!((state.wanted(&open), state.wanted(&[])), (open.to_vec(), Vec::new()));
+        assert!(state.ask_for(&open, &open, after(2001)), "the walks go on looking for what is open");
+    }
 }

@@ -3,6 +3,7 @@
 
 mod delay;
 mod flood;
+mod leftovers;
 pub mod load;
 mod saves;
 mod soak;

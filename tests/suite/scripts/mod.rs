@@ -6,6 +6,7 @@
 
 mod case;
 mod fair;
+mod leftovers;
 mod pool;
 mod rig;
 
