@@ -1,10 +1,14 @@
 //! Settings that show only in what a process does: names, groups, retries, reads, patience.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use moontide::judge::RetryPolicy;
+use moontide::script::{LoadOptions, Sources, load};
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 
@@ -48,6 +52,25 @@ async fn groups_and_retries_are_the_configurations_where_a_handler_is_silent() {
     let mut dead: Vec<_> = desk.dead().await.into_iter().map(|letter| (letter.group, letter.attempts)).collect();
     dead.sort();
     assert_eq!(dead, [("own".to_owned(), 3), ("theirs".to_owned(), 2)]);
+}
+
+#[test]
+fn a_handler_says_less_than_all_of_its_retries() {
+    let options = LoadOptions {
+        group: Some("theirs".into()),
+        retry: RetryPolicy { delay: Duration::from_secs(7), jitter: 0.1, ..RetryPolicy::default() },
+        ..LoadOptions::default()
+    };
+    let manifest = |text: &str| {
+        let sources = Arc::new(Sources::new(BTreeMap::from([("a.luau".to_owned(), text.into())])));
+        load("a.luau", &sources, &options).expect("it loads").manifest
+    };
+    let said = manifest("return { group = 'own', retry = { attempts = 3 }, handle = function(event, ctx) end }");
+    assert_eq!((&*said.group, said.retry), ("own", RetryPolicy { attempts: 3, ..options.retry.clone() }));
+    for silent in ["return { handle = function(event, ctx) end }", "return function(event, ctx) end"] {
+        let silent = manifest(silent);
+        assert_eq!((&*silent.group, &silent.retry), ("theirs", &options.retry));
+    }
 }
 
 #[test]
@@ -186,17 +209,33 @@ fn a_service_of_others_is_taken_over_with_its_variables() {
     assert_eq!(server.get::<u64>(&["DBSIZE"]), 0, "nothing lies in another database");
 }
 
-#[test]
-fn emit_waits_as_long_as_it_is_told() {
-    let server = Server::with(Kind::Redis, &[]);
-    let place = Place::new();
-    server.call(&["CLIENT", "PAUSE", "600000", "WRITE"]);
-    let emit = ["emit", "a", "1", "--bus", &server.url()];
+/// An emit with much patience goes on waiting where one with little gives up; `wait` until the first one waits, `go_on` then.
+fn patience(place: &Place, bus: &str, wait: impl Fn(), go_on: impl Fn(), says: &str) {
+    let emit = ["emit", "a", "1", "--bus", bus];
     let mut patient = Command::new(env!("CARGO_BIN_EXE_moontide"));
     patient.current_dir(place.path()).env_clear().env("EVENT_PUBLISHER_PUBLISH_TIMEOUT", "600000").args(emit);
     let mut patient = patient.stdout(Stdio::null()).spawn().expect("it starts");
-    let hasty = place.moontide(&emit).env("MOONTIDE_EMIT_TIMEOUT", "70ms").assert();
-    hasty.code(3).stderr(contains("does not answer within 70ms"));
-    server.call(&["CLIENT", "UNPAUSE"]);
+    wait();
+    place.moontide(&emit).env("MOONTIDE_EMIT_TIMEOUT", "70ms").assert().code(3).stderr(contains(says));
+    go_on();
     assert!(patient.wait().expect("it ends").success(), "it went on waiting");
+}
+
+#[test]
+fn emit_waits_for_a_server_as_long_as_it_is_told() {
+    let server = Server::with(Kind::Redis, &[]);
+    server.call(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    let wait = || until(|| server.get::<String>(&["INFO", "clients"]).contains("blocked_clients:1\r"));
+    let go_on = || drop(server.call(&["CLIENT", "UNPAUSE"]));
+    patience(&Place::new(), &server.url(), wait, go_on, "does not answer within 70ms");
+}
+
+#[test]
+fn emit_waits_for_a_lock_as_long_as_it_is_told() {
+    let place = Place::new();
+    place.moontide(&["emit", "a", "1", "--bus", "sqlite:moontide.db"]).assert().success();
+    let shell = rusqlite::Connection::open(place.path().join("moontide.db")).expect("the file opens");
+    shell.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
+    let go_on = || shell.execute_batch("ROLLBACK").expect("it is ours");
+    patience(&place, "sqlite:moontide.db", || {}, go_on, "another program holds a write lock");
 }
