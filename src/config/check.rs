@@ -32,7 +32,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let limits = read_limits(root.table("limits"), &Limits::default()).over(&Limits::default());
     let secrets = secrets::read(root.table("secrets"), &around.environment);
     let values = read_values(&root.table("values"), checker, &secrets);
-    let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets);
+    let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets, redis.reserved_state());
     let mut dead_letters = root.table("dead_letters");
     let dead_letters_retain = dead_letters.optional_duration_or_off("retain").flatten();
     dead_letters.close();

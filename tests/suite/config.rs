@@ -254,6 +254,18 @@ fn the_most_specific_word_on_a_handler_counts() {
 }
 
 #[test]
+fn no_handler_may_touch_the_hosts_own_keys_whatever_the_prefixes_are() {
+    for (prefixes, reserved) in [
+        ("", None),
+        ("[redis]\nstate_prefix = ''", Some("moontide:")),
+        ("[redis]\nprefix = 'shop:own:'\nstate_prefix = 'shop:'", Some("own:")),
+    ] {
+        let config = given(prefixes).load().expect("the configuration is right");
+        assert_eq!(config.options_for("any").granted.reserved.as_deref(), reserved, "{prefixes}");
+    }
+}
+
+#[test]
 fn secrets_must_be_there_and_be_secret() {
     let case = given(
         "[secrets]\na = { env = 'NOT_SET' }\nb = { file = '/nowhere/b' }\nc = {}\nd = { env = 'X', file = 'y' }\n\
