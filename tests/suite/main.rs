@@ -7,6 +7,7 @@ mod conformance;
 mod crash;
 mod demo;
 mod docs;
+mod foreign;
 mod host;
 mod hostile;
 mod http;
