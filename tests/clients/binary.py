@@ -1,6 +1,7 @@
 """A publisher whose entries are binary, and a reader that knows every byte of them. As binary.js.
 
 binary.py publish URL STREAM FIRST COUNT: envelopes, and three entries that nobody can read.
+binary.py checkouts URL STREAM: two checkouts that nobody can read, of which one says its type.
 binary.py dead URL STREAM DEAD: what of STREAM lies in DEAD, field by field; prints how many.
 binary.py again URL STREAM OUT: every envelope of STREAM lies in OUT.
 """
@@ -39,6 +40,11 @@ def publish(client, stream, first, count):
         client.execute_command("XADD", stream, "*", *fields)
 
 
+def checkouts(client, stream):
+    client.xadd(stream, {"type": "CheckoutInitiated", "payload": b"\xff\xd8\x00", "ts": "1764000000.5"})
+    client.xadd(stream, {"payload": b"\xff\xd8\x01", "ts": "1764000000.5"})
+
+
 def dead(client, stream, letters):
     binary = {entry: flat for entry, flat in entries(client, stream) if flat[0] in (b"envelope", b"malformed")}
     found = {}
@@ -65,4 +71,4 @@ def again(client, stream, out):
 
 if __name__ == "__main__":
     does, url, *arguments = sys.argv[1:]
-    {"publish": publish, "dead": dead, "again": again}[does](redis.Redis.from_url(url, protocol=2), *arguments)
+    {"publish": publish, "checkouts": checkouts, "dead": dead, "again": again}[does](redis.Redis.from_url(url, protocol=2), *arguments)

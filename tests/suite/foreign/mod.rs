@@ -3,12 +3,17 @@
 //! Their programs are in `tests/clients`, each written as the service is that it stands for. `scripts/test` installs their
 //! libraries; without those these tests fail, and say so.
 
+mod choreography;
+mod compose;
 mod documents;
 mod layouts;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use crate::http::client::get;
 
 /// A path below the project's folder.
 fn place(path: &str) -> PathBuf {
@@ -40,6 +45,12 @@ fn ask(script: &str, arguments: &[&str], input: &str) -> String {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{script} {arguments:?}\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
     said
+}
+
+/// The value of a series, where it is served.
+async fn metric(address: SocketAddr, series: &str) -> Option<f64> {
+    let text = get(address, "/metrics").await.body;
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Runs programs of `tests/clients` side by side.
