@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::compose::{self, Instance};
-use super::{ask, at_once, metric};
+use super::{ask, at_once, metric, place};
 use crate::redis::server::Server;
 use crate::rig::rest;
 use crate::support::PATIENCE;
@@ -102,6 +102,19 @@ async fn check_metrics(instances: &[Instance], ended: &Value) {
         until(&format!("{name} {count}"), instances, async || metric(instance.metrics, &name).await == count.as_f64())
             .await;
     }
+}
+
+#[test]
+fn every_handler_loads_with_the_settings_beside_it() {
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_moontide"));
+    check.args(["check", "--json"]).current_dir(place("examples/choreography")).env_clear();
+    let checked = check.output().expect("the binary starts");
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+    let checked: Value = serde_json::from_slice(&checked.stdout).expect("it prints JSON");
+    let list = checked.as_array().expect("a list");
+    let mut groups: Vec<_> = list.iter().map(|one| one["group"].as_str().expect("it loads")).collect();
+    groups.sort_unstable();
+    assert_eq!(groups, GROUPS);
 }
 
 #[tokio::test(flavor = "multi_thread")]

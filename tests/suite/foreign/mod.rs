@@ -7,6 +7,8 @@ mod choreography;
 mod compose;
 mod documents;
 mod layouts;
+mod shared;
+mod state;
 
 use std::io::Write;
 use std::net::SocketAddr;
