@@ -76,10 +76,13 @@ impl Streams {
         rule.map_or(DEFAULT_STREAM, |rule| &rule.name).replace("{type}", kind)
     }
 
-    /// The rule that names `stream`.
+    /// The rule that names `stream`: of streams that are named after a type, the one for that type.
     fn rule_of(&self, stream: &str) -> Option<&StreamRule> {
         self.rules.iter().find(|rule| match rule.name.split_once("{type}") {
-            Some((before, after)) => stream.starts_with(before) && stream.ends_with(after),
+            Some((before, after)) => {
+                let kind = stream.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+                kind.is_some_and(|kind| rule.types.iter().any(|pattern| pattern.matches(kind)))
+            }
             None => rule.name == stream,
         })
     }
@@ -176,6 +179,22 @@ mod tests {
         assert_eq!(streams.of("CheckoutInitiated"), "shop");
         assert_eq!(streams.of("audit.login.failed"), "log:audit.login.failed");
         assert_eq!(streams.of("order.created"), "events:order.created");
+    }
+
+    #[test]
+    fn what_a_rule_says_holds_for_the_streams_of_its_types() {
+        let rule = |types: &str, layout: &str, length| StreamRule {
+            types: vec![pattern(types)],
+            name: DEFAULT_STREAM.into(),
+            retain: Some(Retain { age: None, length: Some(length) }),
+            layouts: Layouts::of_stream(&[layout], &[]).expect("a preset"),
+        };
+        let rules = vec![rule("task.*", "aggregate", 1), rule("user.*", "event_data", 2)];
+        let streams = Streams { rules, retain: Retain::default() };
+        let says = |stream| (streams.layouts(stream).names().next(), streams.retain(stream).length);
+        assert_eq!(says("events:task.created"), (Some("aggregate"), Some(1)));
+        assert_eq!(says("events:user.created"), (Some("event_data"), Some(2)));
+        assert_eq!(says("events:order.created"), (Some("cloudevents"), None), "no rule says where its type lives");
     }
 
     #[test]

@@ -148,6 +148,13 @@ pub struct Redis {
     pub block: Duration,
 }
 
+impl Redis {
+    /// How state keys begin that would be the host's own, where `state_prefix` is none or begins as they do.
+    pub(super) fn reserved_state(&self) -> Option<&str> {
+        self.prefix.strip_prefix(&self.state_prefix)
+    }
+}
+
 pub(super) fn read_bus(mut table: Table<'_>) -> Bus {
     let text = table.text("url");
     let chosen_by = table.origin_of("url");

@@ -42,7 +42,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let emit = read_emit(root.table("emit"));
     let secrets = secrets::read(root.table("secrets"), &around.environment);
     let values = read_values(&root.table("values"), checker, &secrets);
-    let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets);
+    let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets, redis.reserved_state());
     let mut dead_letters = root.table("dead_letters");
     let dead_letters_retain = dead_letters.optional_duration_or_off("retain").flatten();
     dead_letters.close();
@@ -229,10 +229,12 @@ fn read_streams(root: &mut Table<'_>, layouts: &[Layout]) -> Streams {
                     format!("{:?} is in {:?} already, and the first match wins", twice.as_str(), earlier.name);
                 table.note("types", message);
             }
-            if earlier.name == rule.name && earlier.retain != rule.retain {
+            // Where every type has a stream of its own, each table speaks of others.
+            let one = earlier.name == rule.name && !rule.name.contains("{type}");
+            if one && earlier.retain != rule.retain {
                 table.note("retain", format!("differs from an earlier table of {:?}; say it once", rule.name));
             }
-            if earlier.name == rule.name && earlier.layouts != rule.layouts {
+            if one && earlier.layouts != rule.layouts {
                 table.note("layout", format!("differs from an earlier table of {:?}; say the same", rule.name));
             }
         }

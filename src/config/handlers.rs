@@ -87,15 +87,18 @@ pub struct HandlerRules {
     rules: Vec<Rule>,
     values: BTreeMap<String, String>,
     secrets: BTreeMap<String, Secret>,
+    /// How state keys begin that no handler may touch.
+    reserved_state: Option<String>,
 }
 
 impl HandlerRules {
-    /// Reads `[handlers]`; grants must name secrets that exist.
+    /// Reads `[handlers]`; grants must name secrets that exist. State keys that begin with `reserved_state` are the host's.
     pub fn read(
         table: &Table<'_>,
         base: &Limits,
         values: BTreeMap<String, String>,
         secrets: BTreeMap<String, Secret>,
+        reserved_state: Option<&str>,
     ) -> Self {
         let mut rules: Vec<Rule> = table
             .entries()
@@ -103,7 +106,7 @@ impl HandlerRules {
             .map(|(name, path, value)| read_rule(name, Table::of(table.checker, path, value), base, &secrets))
             .collect();
         rules.sort_by(|a, b| b.names.specificity().cmp(&a.names.specificity()));
-        Self { rules, values, secrets }
+        Self { rules, values, secrets, reserved_state: reserved_state.map(str::to_owned) }
     }
 
     /// The patterns that fit none of `names`.
@@ -130,6 +133,7 @@ impl HandlerRules {
             granted: Granted {
                 values: self.values.clone().into_iter().chain(secrets).collect(),
                 state: fitting().find_map(|rule| rule.state.clone()),
+                reserved: self.reserved_state.clone(),
             },
             ..LoadOptions::default()
         }

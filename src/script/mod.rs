@@ -142,6 +142,8 @@ pub struct Granted {
     pub values: BTreeMap<String, String>,
     /// Prefixes of state keys that the handler may touch; `None`: all.
     pub state: Option<Vec<String>>,
+    /// State keys that begin so belong to the host; `None`: none do.
+    pub reserved: Option<String>,
 }
 
 /// The operator's word on how a handler is loaded.

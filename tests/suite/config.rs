@@ -325,6 +325,18 @@ fn whom_a_handler_adopts_from_is_named() {
 }
 
 #[test]
+fn no_handler_may_touch_the_hosts_own_keys_whatever_the_prefixes_are() {
+    for (prefixes, reserved) in [
+        ("", None),
+        ("[redis]\nstate_prefix = ''", Some("moontide:")),
+        ("[redis]\nprefix = 'shop:own:'\nstate_prefix = 'shop:'", Some("own:")),
+    ] {
+        let config = given(prefixes).load().expect("the configuration is right");
+        assert_eq!(config.options_for("any").granted.reserved.as_deref(), reserved, "{prefixes}");
+    }
+}
+
+#[test]
 fn secrets_must_be_there_and_be_secret() {
     let case = given(
         "[secrets]\na = { env = 'NOT_SET' }\nb = { file = '/nowhere/b' }\nc = {}\nd = { env = 'X', file = 'y' }\n\

@@ -125,7 +125,10 @@ fn channels_on_a_bus_that_has_none_are_said_to_do_nothing() {
     let text = "[bus]\nurl = \"memory:\"\n[[channel]]\nname = \"a\"\n[[mirror]]\ntypes = [\"t\"]\nchannel = \"c\"\n";
     let said = configured(text).expect("it is right").in_vain();
     assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("[[channel]] \"a\" is not listened to") && said[1].contains("[[mirror]] \"c\""), "{said:?}");
+    assert!(
+        said[0].contains("[[channel]] \"a\" is not listened to") && said[1].contains("[[mirror]] \"c\""),
+        "{said:?}"
+    );
     let redis = configured(&text.replace("memory:", "redis://localhost")).expect("it is right");
     assert_eq!(redis.in_vain(), Vec::<String>::new());
 }

@@ -157,6 +157,10 @@ fn checked_key(home: &Home, function: &str, key: &Value) -> Result<String, Probl
     if text.is_empty() || text.len() > STATE_KEY_BYTES_MAX {
         return Err(wrong(function, "key", &format!("1 to {STATE_KEY_BYTES_MAX} bytes"), key));
     }
+    if let Some(reserved) = home.granted.reserved.as_ref().filter(|reserved| text.starts_with(reserved.as_str())) {
+        let expected = format!("a key of your own (what begins with {reserved:?} belongs to the host)");
+        return Err(wrong(function, "key", &expected, key));
+    }
     match &home.granted.state {
         Some(prefixes) if !prefixes.iter().any(|prefix| text.starts_with(prefix.as_str())) => {
             let expected = format!("a key that begins with one of {prefixes:?} (grants.state in the configuration)");

@@ -10,8 +10,13 @@ use super::server::{Kind, Server};
 use crate::conformance::{DONE, commit, emit, id, receive, record, reject, run, set, settle, subscription, until};
 
 async fn open(server: &Server) -> Arc<RedisBus> {
+    open_with(server, |_| {}).await
+}
+
+async fn open_with(server: &Server, change: impl FnOnce(&mut Options)) -> Arc<RedisBus> {
     let address = Address::parse(&server.url()).expect("the address is valid");
-    let options = Options { recovery_time: Duration::from_millis(500), ..Options::at(address) };
+    let mut options = Options { recovery_time: Duration::from_millis(500), ..Options::at(address) };
+    change(&mut options);
     RedisBus::open(options).await.expect("the server can be used")
 }
 
@@ -41,6 +46,29 @@ async fn state_that_is_no_text_is_refused_before_anything_is_written() {
         let dead = settle(&inbox, vec![run(&got[0], reject(reason))]).await;
         assert!(matches!(dead[0], Answer::Done { dead: Some(_) }), "it is still ours: {dead:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_effect_reaches_the_hosts_own_keys_where_state_has_no_prefix() {
+    let server = Server::with(Kind::Redis, &[]);
+    let bus = open_with(&server, |options| options.state_prefix = String::new()).await;
+    publish(&bus, &["a"]).await;
+    let inbox = bus.subscribe(subscription("group")).await.expect("the group is opened").inbox;
+    let got = receive(&inbox, 1).await;
+    for key in ["moontide:format", "moontide:record:1"] {
+        let before: Option<String> = server.get(&["GET", key]);
+        let mut forging = commit(&got[0]);
+        forging.effects.writes = vec![set("mine", "1"), set(key, "2")];
+        let answers = settle(&inbox, vec![forging]).await;
+        let Answer::Invalid { reason } = &answers[0] else { panic!("{answers:?}") };
+        assert_eq!(*reason, format!("state key {key:?} belongs to the host; choose another"));
+        assert_eq!(server.get::<Option<String>>(&["GET", key]), before);
+        assert_eq!(server.get::<i64>(&["EXISTS", "mine"]), 0, "nothing of it was done");
+    }
+    let mut honest = commit(&got[0]);
+    honest.effects.writes = vec![set("mine", "1")];
+    assert_eq!(settle(&inbox, vec![honest]).await, [DONE]);
+    assert_eq!(server.get::<String>(&["GET", "mine"]), "1", "under its own name");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,15 @@ impl Rig {
         Worker(child.expect("the binary starts"))
     }
 
+    /// Runs the command with these arguments to its end, and answers what it printed.
+    pub fn moontide(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moontide"));
+        let run = command.args(arguments).current_dir(self.dir.path()).output().expect("the binary starts");
+        let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        assert!(run.status.success(), "{arguments:?}: {out}\n{err}");
+        out.into_owned()
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.path().join("log")
     }

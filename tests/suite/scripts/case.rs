@@ -74,7 +74,8 @@ impl Case {
         limits.cpu = Duration::from_millis(number("cpu_ms", 1000) as u64);
         limits.memory_bytes = number("memory", limits.memory_bytes);
         limits.payload_bytes_max = number("payload", limits.payload_bytes_max);
-        let granted = Granted { values: texts(&granted["values"]), state };
+        let reserved = granted["reserved"].as_str().map(str::to_owned);
+        let granted = Granted { values: texts(&granted["values"]), state, reserved };
         LoadOptions { limits, granted, ..LoadOptions::default() }
     }
 

@@ -155,6 +155,9 @@ local function plan(from, count)
   for i = 1, count do
     local key, change, value = ARGV[from], ARGV[from + 1], ARGV[from + 2]
     local why = unfit(key, 'string')
+    if string.sub(key, 1, #p) == p then
+      why = 'state key "' .. string.sub(key, #state + 1) .. '" belongs to the host; choose another'
+    end
     if why then return why end
     if change == 'a' then
       local have = latest[key]
