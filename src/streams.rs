@@ -190,7 +190,7 @@ mod tests {
             layouts: Layouts::of_stream(&[layout], &[]).expect("a preset"),
         };
         let rules = vec![rule("task.*", "aggregate", 1), rule("user.*", "event_data", 2)];
-        let streams = Streams { rules, retain: Retain::default() };
+        let streams = Streams { rules, ..Streams::default() };
         let says = |stream| (streams.layouts(stream).names().next(), streams.retain(stream).length);
         assert_eq!(says("events:task.created"), (Some("aggregate"), Some(1)));
         assert_eq!(says("events:user.created"), (Some("event_data"), Some(2)));
