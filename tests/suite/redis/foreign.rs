@@ -194,14 +194,15 @@ async fn replace_under_load(kind: Kind) {
     let mut dying = OldWorker::start(server, "worker-1", &["--pause", "0.01", "--acknowledge", "batch"]);
     rig.until("the old one is at work", async || handled(server, "worker-1").len() > 50).await;
     // A batch takes it longer than `idle`.
-    let _slow = OldWorker::start(server, "worker-2", &["--pause", "0.5"]);
+    let _slow = OldWorker::start(server, "worker-2", &["--pause", "0.8"]);
+    rig.until("it has a whole batch", async || pending(server, "worker-2").len() == 10).await;
     let _ours = rig.start();
     let shared = async || ours(&rig).await.len() > 100 && !handled(server, "worker-2").is_empty();
     rig.until("all three have some", shared).await;
 
     let left = kill_in_a_batch(&rig, &mut dying).await;
     rig.until("ours has adopted it", async || pending(server, "worker-1").is_empty()).await;
-    rig.until("the slow one goes on", async || handled(server, "worker-2").len() > 12).await;
+    rig.until("the slow one goes on", async || handled(server, "worker-2").len() > 10).await;
     let count = publisher.stop();
     rig.quiet().await;
 
