@@ -74,7 +74,15 @@ fn check_command(place: &str, line: &str) {
 #[test]
 fn commands_in_the_text_are_commands() {
     let mut found = 0;
-    for page in ["README.md", "docs/handlers.md", "docs/taking-over.md", "handlers/README.md"] {
+    const PAGES: [&str; 6] = [
+        "README.md",
+        "docs/handlers.md",
+        "docs/layouts.md",
+        "docs/taking-over.md",
+        "handlers/README.md",
+        "examples/choreography/README.md",
+    ];
+    for page in PAGES {
         let text = read(page);
         for line in text.split('`').filter(|span| span.starts_with("moontide ") && !span.contains('\n')) {
             check_command(page, line);

@@ -9,8 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::{ask, place};
-use crate::redis::server::{Kind, Server};
-use crate::support::free_port;
+use crate::redis::server::{Kind, Server, free_port};
 
 /// Where the image works, and where things are mounted.
 const HOME: &str = "/moontide/";

@@ -1,9 +1,11 @@
 //! State that others read and write while handlers do, under keys without a prefix.
 
+use std::time::Instant;
+
 use super::{ask, metric};
-use crate::redis::server::Kind;
+use crate::redis::server::{Kind, free_port};
 use crate::rig::{Place, Rig};
-use crate::support::{event, free_port};
+use crate::support::{PATIENCE, event};
 
 /// One run at a time: who comes between reading and writing is somebody else.
 const COUNT: &str = r#"
@@ -34,8 +36,9 @@ async fn what_others_write_between_reading_and_commit_is_not_overwritten() {
         let series = format!("moontide_outcomes_total{{handler=\"count\",outcome=\"{name}\"}}");
         async move { metric(metrics, &series).await.unwrap_or_default() }
     };
-    let mut fed = 0;
+    let (mut fed, began) = (0, Instant::now());
     while outcome("conflict").await < CONFLICTS {
+        assert!(began.elapsed() < PATIENCE, "nobody came between in {fed} runs");
         rig.publish((fed..fed + 50).map(|n| event("tick", n, "{}")).collect()).await;
         fed += 50;
         let goes_on = async || outcome("conflict").await >= CONFLICTS || outcome("done").await >= fed as f64;
