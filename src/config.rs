@@ -6,6 +6,7 @@
 
 mod bus;
 mod check;
+mod dead_letters;
 mod handlers;
 mod http;
 mod layers;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
+pub use dead_letters::DeadLetters;
 pub use http::{Http, Listen};
 pub use layers::{DEFAULT_TOML, Flags, Surroundings};
 pub use problem::{ConfigProblems, Origin, Problem};
@@ -45,8 +47,8 @@ pub struct Config {
     pub streams: Arc<Streams>,
     /// `[limits]`, for every handler.
     pub limits: Limits,
-    /// `dead_letters.retain`; `None`: for ever.
-    pub dead_letters_retain: Option<Duration>,
+    /// `[dead_letters]`
+    pub dead_letters: DeadLetters,
     /// `reload.scan`: period of the content scan.
     pub scan: Duration,
     /// `run.handlers`: the folder.
