@@ -12,9 +12,9 @@ use super::entry::{self, Fields, Read};
 use super::reply::parse_id;
 use crate::bus::past as stored;
 use crate::bus::{DeadId, DeadLetter, Delivery, PastFailure, Undecodable};
-use crate::clock::Millis;
+use crate::clock::{Millis, rfc3339};
 use crate::envelope::{Layouts, Lying};
-use crate::event::EntryId;
+use crate::event::{EntryId, Event, Json};
 use crate::judge::DeathReason;
 use crate::streams::Streams;
 
@@ -109,15 +109,19 @@ impl Shelf<'_> {
     }
 
     fn write(&self, delivery: &Delivery) -> Written<'_> {
-        let (stream, _) = delivery.origin();
+        let (stream, at) = delivery.origin();
         let lay = delivery.lay.as_deref();
         let other = self.layout.filter(|layout| lay.is_none() || *layout != self.streams.layouts(stream));
         match (&delivery.event, other) {
-            (Ok(event), Some(layout)) if layout.check(event).is_ok() => Written {
-                fields: layout.write(event),
-                layout: layout.names().next(),
-                original: (!layout.is_own()).then(|| entry::pack(&Layouts::own().write(event))),
-            },
+            (Ok(event), Some(layout)) if layout.check(event).is_ok() => {
+                let original = (!layout.is_own()).then(|| Layouts::own().write(event));
+                let shown = original.as_ref().map(|_| complete(event, at));
+                Written {
+                    fields: layout.write(shown.as_ref().unwrap_or(event)),
+                    layout: layout.names().next(),
+                    original: original.as_ref().map(entry::pack),
+                }
+            }
             (event, _) => {
                 let own = if event.is_ok() && lay.is_none() { Layouts::own().names().next() } else { None };
                 Written { fields: entry::as_it_lay(event, lay), layout: own, original: None }
@@ -181,6 +185,14 @@ struct Written<'s> {
     original: Option<Bytes>,
 }
 
+/// The event with all that those who read its layout look for: a time, and data.
+fn complete(event: &Event, entry: EntryId) -> Event {
+    let mut event = event.clone();
+    event.time.get_or_insert_with(|| rfc3339(entry.0 as Millis));
+    event.data.get_or_insert_with(|| Json::trusted("null"));
+    event
+}
+
 fn escape(name: &mut Bytes) {
     if name.starts_with(ESCAPE) || is_ours(name) {
         *name = [ESCAPE, name].concat().into();
@@ -203,113 +215,5 @@ pub(super) fn failed_at(text: &str) -> Option<Millis> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::bus::{Lease, Past};
-    use crate::event::{Event, Json};
-    use crate::outcome::{Failure, FailureKind};
-
-    fn delivery(event: Result<Event, Undecodable>) -> Delivery {
-        let past = Past {
-            attempts: 2,
-            snoozes: 0,
-            stream: "orders".into(),
-            entry: EntryId(17, 3),
-            first_received: 0,
-            failures: Vec::new(),
-            replay_of: None,
-        };
-        Delivery {
-            lease: Lease { claim: 1, epoch: 1 },
-            stream: "moontide:retry:billing".into(),
-            entry: EntryId(99, 0),
-            event,
-            lay: None,
-            past: Some(Box::new(past)),
-            orphaned: 0,
-            deaths: 0,
-            received: 0,
-        }
-    }
-
-    fn there_and_back(event: Result<Event, Undecodable>) -> DeadLetter {
-        let failure = Failure { line: Some(3), ..Failure::new(FailureKind::Error, "no stock") };
-        let failures = vec![PastFailure { attempt: 3, at: 5, version: Arc::from("v1"), failure }];
-        let delivery = delivery(event);
-        let mut fields = fields(&Letter {
-            handler: "billing",
-            group: "bills",
-            version: "v2",
-            delivery: &delivery,
-            reason: DeathReason::Exhausted,
-            failures: &failures,
-            idempotency_key: Some("17"),
-        });
-        let failed_at = Bytes::from_static(b"2026-11-21T00:24:00.007Z");
-        fields.insert(0, (Bytes::from_static(b"failed_at"), failed_at));
-        let at = EntryId(1_795_220_640_009, 1);
-        let letter = read(&Streams::default(), at, fields, Some(8)).expect("our own fields are readable").letter;
-        assert_eq!(
-            (letter.handler.as_str(), letter.group.as_str(), letter.version.as_str()),
-            ("billing", "bills", "v2")
-        );
-        assert_eq!((letter.stream.as_str(), letter.entry, letter.attempts), ("orders", EntryId(17, 3), 3));
-        assert_eq!((letter.failed_at, letter.replayed_at), (1_795_220_640_007, Some(8)));
-        assert_eq!((letter.reason, &letter.failures), (DeathReason::Exhausted, &failures));
-        assert_eq!(letter.idempotency_key.as_deref(), Some("17"));
-        assert_eq!(place(letter.id), EntryId(1_795_220_640_009, 1));
-        letter
-    }
-
-    #[test]
-    fn an_event_comes_back_as_it_was() {
-        let ext = r#"{"handler":"theirs","event.reason":"also theirs","tenant":"north"}"#;
-        let event = Event {
-            subject: Some("lamp".into()),
-            ext: Some(Json::trusted(ext)),
-            data: Some(Json::trusted(r#"{"n":1.50}"#)),
-            ..Event::new("a", "shop", "order.created")
-        };
-        let read = there_and_back(Ok(event.clone())).event.expect("it is an event");
-        let members = |event: &Event| -> serde_json::Value {
-            serde_json::from_slice(event.ext.as_ref().expect("there is one").bytes()).expect("it is JSON")
-        };
-        assert_eq!(members(&read), members(&event));
-        assert_eq!(Event { ext: None, ..read }, Event { ext: None, ..event });
-    }
-
-    #[test]
-    fn what_is_no_event_comes_back_field_by_field() {
-        let field = |name: &'static [u8], value: &'static [u8]| (Bytes::from_static(name), Bytes::from_static(value));
-        let fields = vec![
-            field(b"reason", b"theirs"),
-            field(b"event.reason", b"too"),
-            field(b"\xff", b"\x00"),
-            field(b"reason", b"twice"),
-            field(b"undecodable", b""),
-        ];
-        let raw = Undecodable { reason: "field type is missing".into(), fields };
-        assert_eq!(there_and_back(Err(raw.clone())).event, Err(raw));
-    }
-
-    #[test]
-    fn the_server_writes_times_as_we_read_them() {
-        let lua = mlua::Lua::new();
-        let script = concat!(include_str!("scripts/iso8601.lua"), "\nreturn iso8601(...)");
-        let written: mlua::Function = lua.load(script).into_function().expect("it compiles");
-        let cases = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_164_800_123, "2024-02-29T00:00:00.123Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-            (1_795_220_640_007, "2026-11-21T00:24:00.007Z"),
-        ];
-        for (at, expected) in cases {
-            assert_eq!(written.call::<String>(at as f64).expect("it runs"), expected);
-            assert_eq!(failed_at(expected), Some(at));
-        }
-    }
-}
+#[path = "tests/dead.rs"]
+mod tests;

@@ -127,3 +127,151 @@ fn event(
         None => self::event(shelf, Some(&streams.of(&event.kind)), (origin, at), fields),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::{Layout, Place, Spec};
+    use crate::event::TypePattern;
+    use crate::streams::StreamRule;
+
+    const AT: EntryId = EntryId(1_736_937_300_000, 1);
+
+    fn fields(fields: &[(&'static str, &'static str)]) -> Fields {
+        fields.iter().map(|(name, value)| (Bytes::from(*name), Bytes::from(*value))).collect()
+    }
+
+    /// The shop's stream is document 5's, the hooks' is of a layout of somebody's own.
+    fn streams() -> Streams {
+        let rule = |types: &str, name: &str, layouts| {
+            let types = vec![TypePattern::parse(types).expect("a pattern")];
+            StreamRule { types, name: name.into(), retain: None, layouts }
+        };
+        let spec =
+            Spec::described(vec![("type", field("kind"))], None, None, Some((field("body"), Default::default())));
+        let hook = [Layout::build("hook", spec).expect("it is a layout")];
+        let layouts = |name, own| Layouts::of_stream(&[name], own).expect("it is there");
+        let shop = rule("Checkout*", "shop", layouts("payload", &[]));
+        Streams { rules: vec![shop, rule("hook.*", "hooks", layouts("hook", &hook))], ..Streams::default() }
+    }
+
+    fn field(name: &str) -> Place {
+        Place::parse(name).expect("it is a place")
+    }
+
+    fn shelf<'s>(streams: &'s Streams, layout: Option<&'s Layouts>) -> Shelf<'s> {
+        Shelf { name: "event_dlq", layout, streams }
+    }
+
+    fn read(lay: &[(&'static str, &'static str)]) -> DeadLetter {
+        super::read(&shelf(&streams(), None), (DeadId(1), AT), fields(lay))
+    }
+
+    const TASK: [(&str, &str); 6] = [
+        ("type", "task.created"),
+        ("aggregate_id", "123"),
+        ("aggregate_type", "task"),
+        ("data", r#"{"task_id":123}"#),
+        ("timestamp", "2025-01-15T10:30:00"),
+        ("retries", "3"),
+    ];
+    const GIVEN_UP: [(&str, &str); 3] =
+        [("original_id", "1736937000000-0"), ("error", "Connection timeout"), ("failed_at", "2025-01-15T10:35:00")];
+
+    #[test]
+    fn what_document_3_puts_there_is_read_in_full() {
+        let letter = read(&[&TASK[..], &GIVEN_UP].concat());
+        assert_eq!((letter.handler.as_str(), letter.reason), ("", DeadReason::Foreign));
+        assert_eq!((letter.error(), letter.attempts), (Some("Connection timeout"), 3));
+        assert_eq!(letter.failed_at, 1_736_937_300_000);
+        assert_eq!(
+            (letter.stream.as_str(), letter.entry),
+            ("events:task.created", Some(EntryId(1_736_937_000_000, 0)))
+        );
+        let event = letter.event.expect("it is an event");
+        assert_eq!((event.id.as_str(), event.kind.as_str()), ("events:task.created/1736937000000-0", "task.created"));
+        assert_eq!(event.data.expect("it has data").text(), r#"{"task_id":123}"#);
+        let ext = event.ext.expect("it has more").text().into_owned();
+        assert_eq!(ext, r#"{"aggregate_id":"123","aggregate_type":"task","retries":"3"}"#);
+    }
+
+    #[test]
+    fn a_layout_is_recognised_wherever_it_may_be_said() {
+        let kind = |lay: &[(&'static str, &'static str)]| {
+            let letter = read(lay);
+            (letter.stream, letter.event.map(|event| (event.id, event.kind)).map_err(|raw| raw.fields.len()))
+        };
+        let found = |stream: &str, id: &str, kind: &str| (stream.to_owned(), Ok((id.to_owned(), kind.to_owned())));
+        let (own, elsewhere) = ("event_dlq/1736937300000-1", "other/1-0");
+        for (lay, expected) in [
+            // By the stream that it names, by that of its type, by its fields.
+            (vec![("stream", "hooks"), ("kind", "x"), ("body", "1")], found("hooks", own, "x")),
+            (vec![("kind", "hook.a"), ("body", "1")], found("hooks", own, "hook.a")),
+            (vec![("type", "CheckoutDone"), ("payload", "1"), ("ts", "5")], found("shop", own, "CheckoutDone")),
+            (vec![("type", "x"), ("payload", "1"), ("ts", "5")], found("events:x", own, "x")),
+            (vec![("event_data", r#"{"event_id":"e","event_type":"x"}"#)], found("events:x", "e", "x")),
+            (vec![("type", "x"), ("original_stream", "other"), ("original_id", "1-0")], found("other", elsewhere, "x")),
+            // A field that is called so need not name a stream.
+            (vec![("type", "x"), ("stream", "not a name")], found("events:x", own, "x")),
+            (vec![("type", "x"), ("stream", "moontide:due")], found("events:x", own, "x")),
+            (vec![("type", "x"), ("stream", "event_dlq")], found("events:x", own, "x")),
+            // No event, whatever else is said.
+            (vec![("type", "x"), ("data", "{"), ("error", "e")], ("events:x".to_owned(), Err(3))),
+            (vec![("kind", "x"), ("body", "1")], (String::new(), Err(2))),
+            (vec![("type", "a b")], (String::new(), Err(1))),
+            (vec![], (String::new(), Err(0))),
+        ] {
+            assert_eq!(kind(&lay), expected, "{lay:?}");
+        }
+    }
+
+    #[test]
+    fn the_layout_of_the_dead_letters_themselves_comes_before_the_presets() {
+        let streams = streams();
+        let hook = &streams.rules[1].layouts;
+        let lay = fields(&[("kind", "x"), ("body", "1"), ("type", "y")]);
+        let letter = super::read(&shelf(&streams, Some(hook)), (DeadId(1), AT), lay.clone());
+        assert_eq!(letter.event.map(|event| event.kind), Ok("x".to_owned()));
+        let letter = super::read(&shelf(&streams, None), (DeadId(1), AT), lay);
+        assert_eq!(letter.event.map(|event| event.kind), Ok("y".to_owned()));
+    }
+
+    #[test]
+    fn whatever_lies_there_there_is_a_letter() {
+        let bytes = |list: &[(&'static [u8], &'static [u8])]| -> Fields {
+            list.iter().map(|(name, value)| (Bytes::from_static(name), Bytes::from_static(value))).collect()
+        };
+        for lay in [
+            bytes(&[(b"\xff", b"\xfe")]),
+            bytes(&[(b"type", b"\xff"), (b"error", b"\xff\x00"), (b"original_id", b"\xff")]),
+            bytes(&[(b"type", b"x"), (b"type", b"y"), (b"error", b"1"), (b"error", b"2")]),
+            bytes(&[(b"", b""), (b"failed_at", b"99999999999999999999-13-45"), (b"attempts", b"-1")]),
+            bytes(&[(b"original_id", b"99999999999999999999-0"), (b"stream", b"\n"), (b"handler", b"\x1b[2J")]),
+        ] {
+            let letter = super::read(&shelf(&streams(), None), (DeadId(1), AT), lay.clone());
+            assert_eq!((letter.failed_at, letter.entry, letter.attempts), (AT.0 as Millis, None, 0));
+            assert_eq!(letter.event.map_err(|raw| raw.fields), Err(lay));
+        }
+    }
+
+    #[test]
+    fn what_goes_back_is_what_came_and_is_tried_anew() {
+        let streams = streams();
+        let shelf = shelf(&streams, None);
+        let lay =
+            fields(&[&TASK[..], &GIVEN_UP, &[("stream", "events:task.created"), ("x", "1"), ("x", "2")]].concat());
+        let letter = super::read(&shelf, (DeadId(1), AT), lay.clone());
+        let way = way_back(&shelf, &letter, &lay);
+        let again: Vec<_> =
+            TASK.iter().map(|(name, value)| (*name, if *name == "retries" { "0" } else { value })).collect();
+        let rest = [("stream", "events:task.created"), ("x", "1"), ("x", "2")];
+        assert_eq!(way.fields, fields(&[&again[..], &rest].concat()));
+        assert_eq!(
+            (way.named, way.of_its_type.as_deref()),
+            (vec!["events:task.created".to_owned()], Some("events:task.created"))
+        );
+        let lay = fields(&[("event_type", "CheckoutDone"), ("junk", "{")]);
+        let letter = super::read(&shelf, (DeadId(1), AT), lay.clone());
+        assert_eq!(way_back(&shelf, &letter, &lay).of_its_type.as_deref(), Some("shop"), "even if it is no event");
+    }
+}

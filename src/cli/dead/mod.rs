@@ -22,7 +22,10 @@ Examples:
   moontide dead discard --all --reason undecodable --yes
 
 A replay gives the event to its handler once more, with all its attempts and the same idempotency key. What was
-discarded is gone; its idempotency record stays.";
+discarded is gone; its idempotency record stays.
+
+A stream of dead letters on Redis can be shared with other services: what they put there has the reason `foreign`. Its
+replay puts the event back into the stream that it came from, for everybody who reads that.";
 
 /// What can be done with dead letters.
 #[derive(Debug, clap::Subcommand)]
@@ -230,6 +233,7 @@ mod tests {
     use super::*;
     use crate::bus::{DeadLetter, Undecodable};
     use crate::event::EntryId;
+    use crate::judge::DeathReason;
 
     /// As many dead letters as it says, numbered from 1; the even ones are `mail`'s.
     struct Many(u64);
@@ -241,13 +245,14 @@ mod tests {
             handler: if even { "mail" } else { "audit" }.into(),
             group: String::new(),
             version: String::new(),
-            reason: DeathReason::Rejected,
+            reason: DeathReason::Rejected.into(),
             stream: String::new(),
-            entry: EntryId(id, 0),
+            entry: Some(EntryId(id, 0)),
             event: Err(Undecodable { reason: String::new(), fields: Vec::new() }),
             attempts: 1,
             failed_at: 0,
             failures: Vec::new(),
+            foreign_error: None,
             idempotency_key: None,
             replayed_at: None,
         }

@@ -148,8 +148,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::bus::DeadId;
-    use crate::event::{EntryId, Json};
+    use crate::bus::{DeadId, DeadReason, PastFailure, Undecodable};
+    use crate::event::{EntryId, Event, Json};
     use crate::judge::DeathReason;
     use crate::outcome::{Failure, FailureKind};
 
@@ -165,13 +165,14 @@ mod tests {
             handler: "mail".into(),
             group: "mail-group".into(),
             version: "abc".into(),
-            reason: DeathReason::Exhausted,
+            reason: DeathReason::Exhausted.into(),
             stream: "events:x".into(),
-            entry: EntryId(4, 0),
+            entry: Some(EntryId(4, 0)),
             event,
             attempts: 2,
             failed_at: 0,
             failures: vec![PastFailure { attempt: 2, at: 0, version: "abc".into(), failure }],
+            foreign_error: None,
             idempotency_key: Some("k".into()),
             replayed_at: None,
         }
@@ -203,6 +204,41 @@ attempt 2        1970-01-01T00:00:00.000Z error (version abc): mail.luau:7: no\u
         let json = serde_json::to_string(&View::of(&letter)).expect("a view is JSON");
         assert!(json.starts_with(r#"{"id":"17","#), "{json}");
         assert!(json.contains(r#""data":{"n":12345678901234567890}"#) && json.contains(r#""raw":null"#), "{json}");
+    }
+
+    #[test]
+    fn of_a_foreign_letter_is_shown_what_it_says() {
+        let (handler, group, version) = (String::new(), String::new(), String::new());
+        let foreign = DeadLetter {
+            reason: DeadReason::Foreign,
+            entry: None,
+            failures: Vec::new(),
+            foreign_error: Some("Connection\ntimeout".into()),
+            idempotency_key: None,
+            attempts: 0,
+            ..letter(Ok(event()))
+        };
+        let foreign = DeadLetter { handler, group, version, ..foreign };
+        let expected = "\
+dead letter      17
+handler          -
+given up         1970-01-01T00:00:00.000Z, foreign
+error            Connection
+                 timeout
+lay at           events:x/?
+event            e1
+  type           x
+  source         shop
+  data           {\"n\":12345678901234567890}
+";
+        let view = View::of(&foreign);
+        assert_eq!(view.text(), expected);
+        let row = ["17", "-", "foreign", "x", "e1", "-", "1970-01-01T00:00:00.000Z", "Connection timeout"];
+        assert_eq!(view.row(), row);
+        let json = serde_json::to_string(&view).expect("a view is JSON");
+        assert!(json.contains(r#""handler":null,"group":null,"version":null,"reason":"foreign""#), "{json}");
+        let unknown = DeadLetter { stream: String::new(), ..foreign };
+        assert!(!View::of(&unknown).text().contains("lay at"));
     }
 
     #[test]

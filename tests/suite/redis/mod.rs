@@ -3,8 +3,10 @@
 mod backlog;
 mod cuts;
 mod errors;
+mod event_bus;
 mod failover;
 mod harness;
+mod letters;
 mod outages;
 mod power;
 mod process;
