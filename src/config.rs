@@ -7,6 +7,7 @@
 mod bus;
 mod channels;
 mod check;
+mod dead_letters;
 mod foreign;
 mod handlers;
 mod http;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use bus::{Bus, BusUrl, Redis, RedisUrl, Sqlite, Synchronous};
 pub use check::check_instance;
+pub use dead_letters::DeadLetters;
 pub use foreign::{FOREIGN, Foreign, Means};
 pub use handlers::{Adopt, Adopting};
 pub use http::{Http, Listen};
@@ -60,8 +62,8 @@ pub struct Config {
     pub retry: RetryPolicy,
     /// `[emit]`
     pub emit: Emitting,
-    /// `dead_letters.retain`; `None`: for ever.
-    pub dead_letters_retain: Option<Duration>,
+    /// `[dead_letters]`
+    pub dead_letters: DeadLetters,
     /// `reload.scan`: period of the content scan.
     pub scan: Duration,
     /// `run.handlers`: the folder.

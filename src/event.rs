@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::{Error, IgnoredAny};
+use serde_json::value::RawValue;
 
 /// Longest event type, source, id or subject in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
@@ -41,6 +42,13 @@ impl Json {
     /// The text; what is not UTF-8 (possible only in [`Json::trusted`] input) is replaced.
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.0)
+    }
+
+    /// The text as part of another document, as it is. What was trusted and is no document becomes the text that it is.
+    pub fn document(&self) -> Box<RawValue> {
+        let text = self.text().into_owned();
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        RawValue::from_string(text.clone()).or_else(|_| RawValue::from_string(quoted(&text))).unwrap_or_default()
     }
 }
 
@@ -200,6 +208,13 @@ fn check_characters(text: &str, stars: bool) -> Result<(), PatternError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_keep_every_digit() {
+        let text = r#"{"n":12345678901234567890123}"#;
+        assert_eq!(Json::trusted(text).document().get(), text);
+        assert_eq!(Json::trusted("no \"json").document().get(), r#""no \"json""#);
+    }
 
     #[test]
     fn patterns_match_by_segment() {

@@ -24,6 +24,7 @@
 //! | [`registry`] | which handlers are loaded; a broken file leaves its last good version | workers, stores |
 //! | [`watch`] | when the handlers folder has changed | what is in it |
 //! | [`draft`] | an event as somebody outside writes it, and what is filled in | stores, who sent it |
+//! | [`letter`] | a dead letter as JSON, for whoever asks | where it lay, who asks |
 //! | [`config`] | every key, its default, its unit, and what contradicts what | what is running |
 //! | [`http`] | events in over HTTP; what is answered to whom, and caps on what clients can make us hold | stores, the host |
 //! | [`host`] | which parts there are, and the order in which they start and stop | the command line |
@@ -44,6 +45,7 @@ pub mod host;
 pub mod hot;
 pub mod http;
 pub mod judge;
+pub mod letter;
 pub mod metrics;
 pub mod nearest;
 pub mod outcome;

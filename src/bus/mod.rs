@@ -6,6 +6,7 @@
 //! worker.
 
 pub mod intake;
+mod letters;
 mod operations;
 mod past;
 pub mod promise;
@@ -21,11 +22,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::intake::{Claim, Intake, TakenIn};
+pub use self::letters::{DeadFilter, DeadId, DeadLetter, DeadLetters, DeadReason, NoDeadId, Replayed};
 
 use crate::clock::Millis;
 use crate::envelope::Fields;
 use crate::event::{EntryId, Event, TypePattern};
-use crate::judge::{DeathReason, Verdict};
+use crate::judge::Verdict;
 use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
 
 pub use operations::{
@@ -303,69 +305,6 @@ pub struct Recorded {
     /// [`Delivery::token`] of the delivery that wrote it.
     pub by: String,
     pub dead: Option<DeadId>,
-}
-
-/// Number of a dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeadId(pub u64);
-
-impl std::fmt::Display for DeadId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// An event that was given up, with all that is known about why.
-#[derive(Clone, Debug)]
-pub struct DeadLetter {
-    pub id: DeadId,
-    pub handler: String,
-    pub group: String,
-    pub version: String,
-    pub reason: DeathReason,
-    /// Origin.
-    pub stream: String,
-    pub entry: EntryId,
-    pub event: Result<Event, Undecodable>,
-    pub attempts: u32,
-    pub failed_at: Millis,
-    /// Oldest first; the last one is why it was given up.
-    pub failures: Vec<PastFailure>,
-    pub idempotency_key: Option<String>,
-    /// When it was replayed, if it was and the replay has not ended yet.
-    pub replayed_at: Option<Millis>,
-}
-
-/// Which dead letters.
-#[derive(Clone, Debug, Default)]
-pub struct DeadFilter {
-    pub handler: Option<String>,
-    pub reason: Option<DeathReason>,
-    /// Only numbers above this one; for paging.
-    pub after: Option<DeadId>,
-    pub limit: usize,
-}
-
-/// What became of a replay.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Replayed {
-    /// A new delivery is on its way.
-    Queued,
-    /// One is on its way already, since then.
-    Underway(Millis),
-    Missing,
-}
-
-/// Dead letters, for operators.
-#[async_trait]
-pub trait DeadLetters: Send + Sync {
-    /// By number, ascending.
-    async fn list(&self, filter: DeadFilter) -> Result<Vec<DeadLetter>, BusError>;
-    async fn get(&self, id: DeadId) -> Result<Option<DeadLetter>, BusError>;
-    /// Gives the event to its handler once more, with all its attempts.
-    async fn replay(&self, id: DeadId) -> Result<Replayed, BusError>;
-    /// Removes dead letters; the count says how many there were. Their idempotency records stay.
-    async fn discard(&self, ids: &[DeadId]) -> Result<u64, BusError>;
 }
 
 /// One key of state.

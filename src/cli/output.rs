@@ -3,12 +3,9 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 
-use bytes::Bytes;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
-use crate::event::Json;
 use crate::registry::Registry;
 
 /// Widest text of a table's cell; JSON listings have everything.
@@ -115,17 +112,6 @@ impl JsonArray {
     }
 }
 
-/// A stored document within a listing, as it is.
-pub fn document(json: &Json) -> Box<RawValue> {
-    let text = json.text().into_owned();
-    // What a store kept is a document; should it not be one, it is shown as the text it is.
-    RawValue::from_string(text.clone()).or_else(|_| RawValue::from_string(quoted(&text))).unwrap_or_default()
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// A number of things: `1 event`, `2 events`.
 pub fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
@@ -143,14 +129,6 @@ pub fn cell(text: &str) -> String {
 /// A cell for what may not be there.
 pub fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).map_or_else(|| "-".to_owned(), cell)
-}
-
-/// Bytes as text, if they are, or else in hexadecimal.
-pub fn readable(bytes: &Bytes) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => format!("0x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-    }
 }
 
 /// Asks a yes-or-no question; without a terminal nobody can answer: `None`.
@@ -174,14 +152,5 @@ mod tests {
         assert_eq!(cell(&"é".repeat(CELL_CHARS_MAX)), "é".repeat(CELL_CHARS_MAX));
         assert_eq!(cell(&"é".repeat(CELL_CHARS_MAX + 1)), format!("{}…", "é".repeat(CELL_CHARS_MAX)));
         assert_eq!(cell("\x1b[31mred"), " [31mred", "what events carry cannot steer a terminal");
-    }
-
-    #[test]
-    fn documents_keep_every_digit_and_bytes_stay_readable() {
-        let text = r#"{"n":12345678901234567890123}"#;
-        assert_eq!(document(&Json::trusted(text)).get(), text);
-        assert_eq!(document(&Json::trusted("no \"json")).get(), r#""no \"json""#);
-        assert_eq!(readable(&Bytes::from_static(b"caf\xc3\xa9")), "café");
-        assert_eq!(readable(&Bytes::from_static(b"\xff\x00")), "0xff00");
     }
 }

@@ -128,7 +128,7 @@ async fn get(key: String, backend: &Backend) -> anyhow::Result<ExitCode> {
 fn print(entries: Vec<StateEntry>, limit: usize, json: bool) -> anyhow::Result<()> {
     let more = entries.last().filter(|_| entries.len() == limit).map(|last| last.key.clone());
     let row = |entry: StateEntry| Row {
-        value: output::document(&Json::trusted(entry.value)),
+        value: Json::trusted(entry.value).document(),
         expires: entry.expires.map(rfc3339),
         key: entry.key,
     };

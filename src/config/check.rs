@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::bus::{check_stream_name, read_bus, read_redis, read_sqlite};
 use super::channels::{read_channels, read_types};
+use super::dead_letters::read_dead_letters;
 use super::handlers::{HandlerRules, read_values};
 use super::http::{read_http, read_metrics};
 use super::layers::Surroundings;
@@ -43,9 +44,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
     let secrets = secrets::read(root.table("secrets"), &around.environment);
     let values = read_values(&root.table("values"), checker, &secrets);
     let handlers = HandlerRules::read(&root.table("handlers"), &limits, values, secrets, redis.reserved_state());
-    let mut dead_letters = root.table("dead_letters");
-    let dead_letters_retain = dead_letters.optional_duration_or_off("retain").flatten();
-    dead_letters.close();
+    let dead_letters = read_dead_letters(root.table("dead_letters"), &redis, &streams, &layouts);
     let mut reload = root.table("reload");
     let scan = reload.duration("scan", Duration::from_millis(100));
     reload.close();
@@ -66,7 +65,7 @@ pub fn config(checker: &Checker, around: &Surroundings) -> Config {
         limits,
         retry,
         emit,
-        dead_letters_retain,
+        dead_letters,
         scan,
         handlers_dir,
         threads,

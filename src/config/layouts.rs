@@ -142,6 +142,27 @@ pub(super) fn read_layout(table: &mut Table<'_>, all: &[Layout], carrier: Carrie
     })
 }
 
+/// The layout in which `layout` says that something is written; `None`: it says nothing.
+pub(super) fn read_writing_layout(table: &mut Table<'_>, all: &[Layout]) -> Option<Layouts> {
+    let name = table.text("layout");
+    if name.is_empty() {
+        return None;
+    }
+    if name == AUTO {
+        let presets = STREAM_PRESETS.join(", ");
+        table.note("layout", format!("{AUTO:?} is for reading; name the layout that is written: {presets}"));
+        return None;
+    }
+    let own: Vec<Layout> = all.iter().filter(|layout| !layout.is_for_channels()).cloned().collect();
+    match Layouts::of_stream(&[&name], &own) {
+        Ok(layout) => Some(layout),
+        Err(unknown) => {
+            table.note("layout", unknown_layout(unknown, all, STREAM_PRESETS, Carrier::Stream));
+            None
+        }
+    }
+}
+
 fn unknown_layout(name: &str, own: &[Layout], presets: &[&str], carrier: Carrier) -> String {
     if is_preset(name) || own.iter().any(|layout| layout.name() == name) {
         let (here, there) = match carrier {

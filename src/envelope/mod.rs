@@ -51,6 +51,8 @@ pub struct Lying<'a> {
 pub struct Layouts(Arc<[Layout]>);
 
 static CLOUDEVENTS: LazyLock<Layouts> = LazyLock::new(|| Layouts::of(vec![presets::stream("cloudevents")]));
+static ANY: LazyLock<Layouts> =
+    LazyLock::new(|| Layouts::of(presets::STREAM_PRESETS.iter().map(|name| presets::stream(name)).collect()));
 
 impl Default for Layouts {
     fn default() -> Self {
@@ -103,6 +105,11 @@ impl Layouts {
         &CLOUDEVENTS
     }
 
+    /// Every preset of streams' entries: an entry is recognised by its fields.
+    pub fn any() -> &'static Self {
+        &ANY
+    }
+
     /// The names of the layouts, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(Layout::name)
@@ -129,6 +136,11 @@ impl Layouts {
             }
         }
         Err(first.unwrap_or_else(|| self.none_fits(fields)))
+    }
+
+    /// The event in an entry that has one of these layouts; others have entries there, too.
+    pub fn recognise(&self, lying: Lying<'_>, fields: &Fields) -> Option<Event> {
+        self.0.iter().filter(|layout| layout.fits(fields)).find_map(|layout| read::event(layout, lying, fields).ok())
     }
 
     /// The type of the event in an entry, where a field says it: asked before anything else is looked at.

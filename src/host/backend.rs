@@ -166,7 +166,7 @@ fn sqlite_options(place: Place, config: &Config, instance: Option<&str>) -> sqli
         streams: config.streams.clone(),
         clock: Arc::new(SystemClock),
         forget_group_after: config.forget_group_after,
-        dead_letters_retain: config.dead_letters_retain,
+        dead_letters_retain: config.dead_letters.retain,
         upkeep_every: UPKEEP_EVERY,
         ..sqlite::Options::at(place)
     }
@@ -186,7 +186,9 @@ fn redis_options(url: &RedisUrl, config: &Config, instance: Option<&str>) -> Res
         instance: instance.map_or_else(default_instance, str::to_owned),
         streams: config.streams.clone(),
         forget_group_after: config.forget_group_after,
-        dead_letters_retain: config.dead_letters_retain,
+        dead_letters_retain: config.dead_letters.retain,
+        dead_letters_stream: config.dead_letters.stream.clone(),
+        dead_letters_layout: config.dead_letters.layout.clone(),
         upkeep_every: UPKEEP_EVERY,
         read_max: config.redis.batch,
         block: config.redis.block,

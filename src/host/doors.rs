@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::Parts;
 use super::health::Standing;
 use crate::config::Config;
-use crate::http::{self, BODIES_BYTES_MAX, Door, ListenError, Rules, Site};
+use crate::http::{self, BODIES_BYTES_MAX, Door, LISTINGS_MAX, ListenError, Rules, Site};
 
 /// Addresses that are ours, with nobody at them yet: a port that is taken shows before anything is started.
 pub(super) struct Listeners {
@@ -78,6 +78,7 @@ fn site(parts: &Parts, standing: Arc<Standing>) -> Site {
     Site {
         bus: parts.backend.bus.clone(),
         intake: parts.backend.intake.clone(),
+        dead: parts.backend.dead.clone(),
         status: standing,
         clock: parts.clock.clone(),
         metrics: parts.metrics.clone(),
@@ -90,5 +91,6 @@ fn site(parts: &Parts, standing: Arc<Standing>) -> Site {
             loopback: config.http.listen.is_some_and(|listen| listen.address.ip().is_loopback()),
         },
         bodies: Semaphore::new(BODIES_BYTES_MAX),
+        listings: Semaphore::new(LISTINGS_MAX),
     }
 }

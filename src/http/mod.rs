@@ -1,11 +1,13 @@
 //! HTTP: events come in, and everybody who looks is told how things stand.
 //!
 //! Owns what is answered to whom, and every cap on what a client can make us hold or wait for. An event is answered with
-//! 202 only after it is stored; nothing here changes what is stored in any other way, and no GET changes anything. Knows
-//! neither the host nor a store: it asks through [`Status`], [`Bus`] and [`Intake`].
+//! 202 only after it is stored; nothing else is changed but by giving dead letters to their handlers once more, and no GET
+//! changes anything. Knows neither the host nor a store: it asks through [`Status`], [`Bus`], [`Intake`] and
+//! [`DeadLetters`].
 
 mod attributes;
 mod binding;
+mod dead;
 mod document;
 mod door;
 mod guard;
@@ -23,13 +25,14 @@ use axum::routing::{get, post};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::bus::{Bus, BusError, Intake};
+use crate::bus::{Bus, BusError, DeadLetters, Intake};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::registry::Row;
 use crate::streams::Streams;
 
+pub use dead::LISTINGS_MAX;
 pub use door::{Door, ListenError, bind};
 use problem::Problem;
 
@@ -37,6 +40,7 @@ use problem::Problem;
 pub struct Site {
     pub bus: Arc<dyn Bus>,
     pub intake: Arc<dyn Intake>,
+    pub dead: Arc<dyn DeadLetters>,
     pub status: Arc<dyn Status>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
@@ -48,6 +52,8 @@ pub struct Site {
     pub rules: Rules,
     /// Bytes of bodies that are read or stored just now; see [`BODIES_BYTES_MAX`].
     pub bodies: Semaphore,
+    /// Listings of dead letters that are put together just now; see [`LISTINGS_MAX`].
+    pub listings: Semaphore,
 }
 
 /// Bytes of request bodies held at a time; who comes when they are taken is told to come again.
@@ -115,6 +121,9 @@ pub fn routes(site: Arc<Site>) -> Router {
         .route("/events", post(ingest::events))
         .route("/events/{*type}", post(ingest::plain))
         .route("/handlers", get(status::handlers))
+        .route("/admin/dlq", get(dead::list))
+        .route("/admin/dlq/{id}", get(dead::get))
+        .route("/admin/dlq/reprocess/{id}", post(dead::reprocess))
         .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
@@ -135,9 +144,11 @@ pub fn metrics_routes(site: Arc<Site>) -> Router {
 }
 
 async fn nowhere() -> Problem {
-    Problem::not_found("there is nothing here; there are /events, /events/TYPE, /handlers, /metrics, /healthz, /readyz")
+    Problem::not_found(
+        "there is nothing here; there are /events, /events/TYPE, /handlers, /admin/dlq, /metrics, /healthz, /readyz",
+    )
 }
 
 async fn wrong_method() -> Problem {
-    Problem::wrong_method("events are sent by POST, everything else is asked for by GET")
+    Problem::wrong_method("events and /admin/dlq/reprocess/ID are sent by POST, everything else is asked for by GET")
 }

@@ -85,7 +85,17 @@ impl Problem {
     pub fn unanswered() -> Self {
         let detail = "the store did not answer in time, and may store it later; with an Idempotency-Key, or an id of \
                       your own, sending again is safe";
+        Self::silent(detail)
+    }
+
+    /// The store did not answer in time.
+    pub fn silent(detail: &str) -> Self {
         Self::later(StatusCode::SERVICE_UNAVAILABLE, detail, 5)
+    }
+
+    /// It cannot be done as things stand.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
     }
 
     /// A defect of ours.

@@ -57,7 +57,10 @@ fn route(path: &str) -> &'static str {
         "/metrics" => "/metrics",
         "/healthz" => "/healthz",
         "/readyz" => "/readyz",
+        "/admin/dlq" => "/admin/dlq",
         path if path.starts_with("/events/") => "/events/{type}",
+        path if path.starts_with("/admin/dlq/reprocess/") => "/admin/dlq/reprocess/{id}",
+        path if path.starts_with("/admin/dlq/") => "/admin/dlq/{id}",
         _ => "other",
     }
 }

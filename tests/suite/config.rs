@@ -269,6 +269,54 @@ fn streams_are_read_in_their_order() {
 }
 
 #[test]
+fn dead_letters_lie_where_nothing_else_does_and_in_a_layout_that_can_be_written() {
+    let text = "[dead_letters]\nstream = 'event_dlq'\nlayout = 'aggregate'";
+    let letters = given(text).load().expect("the configuration is right").dead_letters;
+    assert_eq!(letters.stream.as_deref(), Some("event_dlq"));
+    assert_eq!(letters.layout.map(|layout| layout.names().collect::<Vec<_>>().join(" ")), Some("aggregate".into()));
+    assert_eq!(letters.retain, Some(Duration::from_secs(90 * 86_400)));
+    let own = "[layout.hook]\ntype = 'kind'\ndata = 'body'\n[dead_letters]\nlayout = 'hook'";
+    let case = given(own).variable("MOONTIDE_DEAD_LETTERS_STREAM", "failed:all");
+    let letters = case.load().expect("the configuration is right").dead_letters;
+    assert_eq!(letters.stream.as_deref(), Some("failed:all"));
+    assert!(letters.layout.is_some_and(|layout| layout.names().eq(["hook"])));
+    let none = given("").load().expect("the defaults are right").dead_letters;
+    assert_eq!((none.stream, none.layout), (None, None));
+    let stream = |name: &str, says: &str| {
+        let rules = "[[stream]]\ntypes = ['A*']\nname = 'shop'\n[[stream]]\ntypes = ['B*']\nname = 'log:{type}'\n";
+        let text = format!("{rules}[redis]\nprefix = 'host:'\n[dead_letters]\nstream = '{name}'");
+        assert_eq!(given(&text).problems(), [format!("moontide.toml: dead_letters.stream: \"{name}\" {says}")]);
+    };
+    stream("shop", "is a stream of events (\"shop\"), which handlers read; choose another");
+    stream("log:dead", "is a stream of events (\"log:{type}\"), which handlers read; choose another");
+    stream("events:dead", "is a stream of events (\"events:{type}\"), which handlers read; choose another");
+    stream("host:dead", "begins with redis.prefix = \"host:\"; \"\" is the host's own stream there");
+    stream("state:dead", "begins with redis.state_prefix = \"state:\": scripts could overwrite it");
+    stream("dead:{handler}", "would be several streams; there is one for all handlers: \"event_dlq\"");
+    stream("a b", "is no name; letters, digits and . _ - : / make one");
+    stream("moontide:x", "belongs to the host; choose a name that does not begin with \"moontide:\"");
+    refused(&[
+        (
+            "[dead_letters]\nlayout = 'auto'",
+            &[
+                "moontide.toml: dead_letters.layout: \"auto\" is for reading; name the layout that is written: event_data, payload, aggregate, cloudevents",
+            ],
+        ),
+        (
+            "[dead_letters]\nlayout = 'agregate'",
+            &["moontide.toml: dead_letters.layout: \"agregate\" is no layout; did you mean \"aggregate\"?"],
+        ),
+        (
+            "[dead_letters]\nlayout = 'domain'",
+            &[
+                "moontide.toml: dead_letters.layout: \"domain\" is a layout of channels; streams have event_data, payload, aggregate, cloudevents, or a [layout.NAME]",
+            ],
+        ),
+        ("[dead_letters]\nlayout = ['aggregate']", &["moontide.toml: dead_letters.layout: must be a text, not a list"]),
+    ]);
+}
+
+#[test]
 fn the_most_specific_word_on_a_handler_counts() {
     let text = "[handlers.'**']\nconcurrency = 1\nlimits = { cpu = '2s', emits = 5 }\n\
                 [handlers.'billing/*']\nlimits = { cpu = '3s' }\ngrants = { secrets = ['key'], state = ['billing/'] }\n\

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use moontide::bus::{DeadLetter, Undecodable};
+use moontide::bus::{DeadLetter, DeadReason, Undecodable};
 use moontide::event::Json;
 use moontide::judge::DeathReason;
 use moontide::outcome::Emit;
@@ -228,7 +228,7 @@ async fn each_is_handled_or_ends_with_a_reason() {
     let reasons = [DeathReason::Undecodable, DeathReason::Invalid];
     for letter in &dead {
         let last = letter.failures.last().expect("a dead letter has a reason");
-        assert!(reasons.contains(&letter.reason), "{letter:?}");
+        assert!(reasons.map(DeadReason::from).contains(&letter.reason), "{letter:?}");
         assert!(!last.failure.message.is_empty() && letter.attempts == 1, "{letter:?}");
     }
     for (number, data) in documents.iter().enumerate() {

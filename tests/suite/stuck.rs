@@ -80,7 +80,7 @@ async fn an_event_that_costs_two_threads_is_a_dead_letter_and_its_neighbours_go_
         assert!(began.elapsed() < PATIENCE, "it is never given up");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert_eq!((dead.len(), dead[0].handler.as_str(), dead[0].reason), (1, "hang", DeathReason::Killer));
+    assert_eq!((dead.len(), dead[0].handler.as_str(), dead[0].reason), (1, "hang", DeathReason::Killer.into()));
     let ticks = backend.ledger.read(&["ticks".to_owned()]).await.expect("the store answers");
     assert_eq!(ticks[0].as_deref(), Some(&b"200"[..]), "the neighbour is done long before");
 }

@@ -1,19 +1,20 @@
-//! How a dead letter lies in the stream of dead letters.
+//! How a dead letter of ours lies in the stream of dead letters.
 //!
-//! The event's fields come first, as they lay in their stream; what is known about the death follows. Nothing is lost: a
-//! field of the event that is called like one of ours lies under `event.` and its name.
+//! The event's fields come first, as they lay in their stream or in the layout that this stream is to have; what is known
+//! about the death follows. Nothing is lost: a field of the event that is called like one of ours lies under `event.` and
+//! its name, and an event that lies in another layout than its own is kept beside the letter as it was.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
 use super::entry::{self, Fields, Read};
-use super::fault::Fault;
 use super::reply::parse_id;
 use crate::bus::past as stored;
 use crate::bus::{DeadId, DeadLetter, Delivery, PastFailure, Undecodable};
-use crate::clock::Millis;
-use crate::event::EntryId;
+use crate::clock::{Millis, rfc3339};
+use crate::envelope::{Layouts, Lying};
+use crate::event::{EntryId, Event, Json};
 use crate::judge::DeathReason;
 use crate::streams::Streams;
 
@@ -30,11 +31,13 @@ const ERROR: &str = "error";
 const ATTEMPTS: &str = "attempts";
 const FAILURES: &str = "failures";
 const KEY: &str = "idempotency_key";
+/// The layout of the event's fields; missing where they are as they lay in their stream.
+const LAYOUT: &str = "layout";
 const UNDECODABLE: &str = "undecodable";
 const FAILED_AT: &str = "failed_at";
 
-const OURS: [&str; 12] =
-    [ORIGIN, STREAM, HANDLER, GROUP, VERSION, REASON, ERROR, ATTEMPTS, FAILURES, KEY, UNDECODABLE, FAILED_AT];
+const OURS: [&str; 13] =
+    [ORIGIN, STREAM, HANDLER, GROUP, VERSION, REASON, ERROR, ATTEMPTS, FAILURES, KEY, LAYOUT, UNDECODABLE, FAILED_AT];
 
 /// What becomes a dead letter.
 pub(super) struct Letter<'a> {
@@ -49,30 +52,145 @@ pub(super) struct Letter<'a> {
     pub idempotency_key: Option<&'a str>,
 }
 
-/// The fields of `letter`, all but `failed_at`: only the server knows when that is (`scripts/iso8601.lua`).
-pub(super) fn fields(letter: &Letter<'_>) -> Fields {
-    let (stream, entry) = letter.delivery.origin();
-    let mut fields = entry::as_it_lay(&letter.delivery.event, letter.delivery.lay.as_deref());
-    fields.iter_mut().for_each(|(name, _)| escape(name));
-    let error = letter.failures.last().map_or("", |last| last.failure.message.as_str());
-    let mut say =
-        |name: &'static str, value: &str| fields.push((name.into(), Bytes::copy_from_slice(value.as_bytes())));
-    say(ORIGIN, &entry.to_string());
-    say(STREAM, stream);
-    say(HANDLER, letter.handler);
-    say(GROUP, letter.group);
-    say(VERSION, letter.version);
-    say(REASON, letter.reason.as_str());
-    say(ERROR, error);
-    say(ATTEMPTS, itoa::Buffer::new().format(letter.delivery.attempt()));
-    say(FAILURES, &stored::write_failures(letter.failures));
-    if let Some(key) = letter.idempotency_key {
-        say(KEY, key);
+/// A letter as it is stored.
+pub(super) struct Laid {
+    /// All but `failed_at`: only the server knows when that is (`scripts/iso8601.lua`).
+    pub fields: Fields,
+    /// The event as Moontide writes it, packed, where its fields are in a layout that may not have room for all of it.
+    pub original: Option<Bytes>,
+}
+
+/// The stream of dead letters.
+#[derive(Clone, Copy)]
+pub(super) struct Shelf<'s> {
+    pub name: &'s str,
+    /// The layout that events have there; `None`: as they lay in their streams.
+    pub layout: Option<&'s Layouts>,
+    pub streams: &'s Streams,
+}
+
+/// A letter, and its event as it lay where it came from.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub letter: DeadLetter,
+    pub lay: Option<Box<Fields>>,
+    /// Its fields, where it is none of ours.
+    pub foreign: Option<Fields>,
+}
+
+impl Shelf<'_> {
+    /// `letter` as it is stored.
+    pub fn lay(&self, letter: &Letter<'_>) -> Laid {
+        let (stream, entry) = letter.delivery.origin();
+        let Written { mut fields, layout, original } = self.write(letter.delivery);
+        fields.iter_mut().for_each(|(name, _)| escape(name));
+        let error = letter.failures.last().map_or("", |last| last.failure.message.as_str());
+        let mut say =
+            |name: &'static str, value: &str| fields.push((name.into(), Bytes::copy_from_slice(value.as_bytes())));
+        say(ORIGIN, &entry.to_string());
+        say(STREAM, stream);
+        say(HANDLER, letter.handler);
+        say(GROUP, letter.group);
+        say(VERSION, letter.version);
+        say(REASON, letter.reason.as_str());
+        say(ERROR, error);
+        say(ATTEMPTS, itoa::Buffer::new().format(letter.delivery.attempt()));
+        say(FAILURES, &stored::write_failures(letter.failures));
+        if let Some(key) = letter.idempotency_key {
+            say(KEY, key);
+        }
+        if let Some(layout) = layout {
+            say(LAYOUT, layout);
+        }
+        if let Err(raw) = &letter.delivery.event {
+            say(UNDECODABLE, &raw.reason);
+        }
+        Laid { fields, original }
     }
-    if let Err(raw) = &letter.delivery.event {
-        say(UNDECODABLE, &raw.reason);
+
+    fn write(&self, delivery: &Delivery) -> Written<'_> {
+        let (stream, at) = delivery.origin();
+        let lay = delivery.lay.as_deref();
+        let other = self.layout.filter(|layout| lay.is_none() || *layout != self.streams.layouts(stream));
+        match (&delivery.event, other) {
+            (Ok(event), Some(layout)) if layout.check(event).is_ok() => {
+                let original = (!layout.is_own()).then(|| Layouts::own().write(event));
+                let shown = original.as_ref().map(|_| complete(event, at));
+                Written {
+                    fields: layout.write(shown.as_ref().unwrap_or(event)),
+                    layout: layout.names().next(),
+                    original: original.as_ref().map(entry::pack),
+                }
+            }
+            (event, _) => {
+                let own = if event.is_ok() && lay.is_none() { Layouts::own().names().next() } else { None };
+                Written { fields: entry::as_it_lay(event, lay), layout: own, original: None }
+            }
+        }
     }
-    fields
+
+    /// The letter of ours that lies at `at`; `original`: what is kept of its event besides. `None`: it is none.
+    pub fn read(
+        &self,
+        (id, at): (DeadId, EntryId),
+        fields: Fields,
+        original: Option<&Bytes>,
+        replayed_at: Option<Millis>,
+    ) -> Option<Found> {
+        let (known, event): (Fields, Fields) = fields.into_iter().partition(|(name, _)| is_ours(name));
+        let known: HashMap<Bytes, Bytes> = known.into_iter().collect();
+        let text = |name: &str| known.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned());
+        let (stream, origin) = (text(STREAM)?, parse_id(&text(ORIGIN)?)?);
+        let event: Fields = event.into_iter().map(|(name, value)| (unescaped(name), value)).collect();
+        let read = match (text(UNDECODABLE), original.and_then(entry::unpack)) {
+            (Some(reason), _) => Read { event: Err(Undecodable { reason, fields: event }), past: None, lay: None },
+            (None, Some(original)) => entry::read_own(self.streams, &stream, origin, original),
+            (None, None) => self.read_event(text(LAYOUT), Lying { stream: &stream, entry: origin }, event),
+        };
+        let letter = DeadLetter {
+            id,
+            handler: text(HANDLER)?,
+            group: text(GROUP).unwrap_or_default(),
+            version: text(VERSION)?,
+            reason: DeathReason::parse(&text(REASON)?)?.into(),
+            event: read.event,
+            stream,
+            entry: Some(origin),
+            attempts: text(ATTEMPTS)?.parse().ok()?,
+            failed_at: failed_at(&text(FAILED_AT)?).unwrap_or(at.0 as Millis),
+            failures: stored::read_failures(text(FAILURES)?.as_bytes()).ok()?,
+            foreign_error: None,
+            idempotency_key: text(KEY),
+            replayed_at,
+        };
+        Some(Found { letter, lay: read.lay, foreign: None })
+    }
+
+    fn read_event(&self, layout: Option<String>, lying: Lying<'_>, fields: Fields) -> Read {
+        let preset = layout.and_then(|name| Layouts::of_stream(&[&name], &[]).ok());
+        match preset.map(|layout| layout.read(lying, &fields)) {
+            None => entry::read(self.streams, lying.stream, lying.entry, fields),
+            Some(event) => {
+                let event = event.map_err(|reason| Undecodable { reason, fields });
+                Read { event, past: None, lay: None }
+            }
+        }
+    }
+}
+
+/// The fields of an event, and in which layout they are.
+struct Written<'s> {
+    fields: Fields,
+    layout: Option<&'s str>,
+    original: Option<Bytes>,
+}
+
+/// The event with all that those who read its layout look for: a time, and data.
+fn complete(event: &Event, entry: EntryId) -> Event {
+    let mut event = event.clone();
+    event.time.get_or_insert_with(|| rfc3339(entry.0 as Millis));
+    event.data.get_or_insert_with(|| Json::trusted("null"));
+    event
 }
 
 fn escape(name: &mut Bytes) {
@@ -85,177 +203,17 @@ fn is_ours(name: &[u8]) -> bool {
     OURS.iter().any(|ours| ours.as_bytes() == name)
 }
 
-/// The number of the letter that lies at `entry`.
-pub(super) fn number(entry: EntryId) -> DeadId {
-    DeadId(entry.0 << 20 | entry.1 & 0xf_ffff)
-}
-
-/// Where the letter of that number lies.
-pub(super) fn place(id: DeadId) -> EntryId {
-    EntryId(id.0 >> 20, id.0 & 0xf_ffff)
-}
-
-/// A letter, and its event as it lay where it came from.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub letter: DeadLetter,
-    pub lay: Option<Box<Fields>>,
-}
-
-/// The letter that lies at `at`.
-pub(super) fn read(
-    streams: &Streams,
-    at: EntryId,
-    fields: Fields,
-    replayed_at: Option<Millis>,
-) -> Result<Found, Fault> {
-    let id = number(at);
-    let unreadable = || Fault::Unusable(format!("dead letter {id} is not readable by this version of moontide"));
-    let (known, event): (Fields, Fields) = fields.into_iter().partition(|(name, _)| is_ours(name));
-    let known: HashMap<Bytes, Bytes> = known.into_iter().collect();
-    let text = |name: &str| known.get(name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned());
-    let must = |name: &str| text(name).ok_or_else(unreadable);
-    let (stream, origin) = (must(STREAM)?, parse_id(&must(ORIGIN)?).ok_or_else(unreadable)?);
-    let event: Fields = event.into_iter().map(|(name, value)| (unescaped(name), value)).collect();
-    let failures = stored::read_failures(must(FAILURES)?.as_bytes()).map_err(|_| unreadable())?;
-    let read = match text(UNDECODABLE) {
-        Some(reason) => Read { event: Err(Undecodable { reason, fields: event }), past: None, lay: None },
-        None => entry::read(streams, &stream, origin, event),
-    };
-    let letter = DeadLetter {
-        id,
-        handler: must(HANDLER)?,
-        group: text(GROUP).unwrap_or_default(),
-        version: must(VERSION)?,
-        reason: DeathReason::parse(&must(REASON)?).ok_or_else(unreadable)?,
-        event: read.event,
-        stream,
-        entry: origin,
-        attempts: must(ATTEMPTS)?.parse().map_err(|_| unreadable())?,
-        failed_at: failed_at(&must(FAILED_AT)?).unwrap_or(at.0 as Millis),
-        failures,
-        idempotency_key: text(KEY),
-        replayed_at,
-    };
-    Ok(Found { letter, lay: read.lay })
-}
-
 fn unescaped(name: Bytes) -> Bytes {
     if name.starts_with(ESCAPE) { name.slice(ESCAPE.len()..) } else { name }
 }
 
-fn failed_at(text: &str) -> Option<Millis> {
-    text.parse::<jiff::Timestamp>().ok().map(|at| at.as_millisecond())
+/// A time as we write it, or as others do: without a zone.
+pub(super) fn failed_at(text: &str) -> Option<Millis> {
+    let zoned = || format!("{}Z", text.trim()).parse().ok();
+    let at: jiff::Timestamp = text.trim().parse().ok().or_else(zoned)?;
+    Some(at.as_millisecond())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::bus::{Lease, Past};
-    use crate::event::{Event, Json};
-    use crate::outcome::{Failure, FailureKind};
-
-    fn delivery(event: Result<Event, Undecodable>) -> Delivery {
-        let past = Past {
-            attempts: 2,
-            snoozes: 0,
-            stream: "orders".into(),
-            entry: EntryId(17, 3),
-            first_received: 0,
-            failures: Vec::new(),
-            replay_of: None,
-        };
-        Delivery {
-            lease: Lease { claim: 1, epoch: 1 },
-            stream: "moontide:retry:billing".into(),
-            entry: EntryId(99, 0),
-            event,
-            lay: None,
-            past: Some(Box::new(past)),
-            orphaned: 0,
-            deaths: 0,
-            received: 0,
-        }
-    }
-
-    fn there_and_back(event: Result<Event, Undecodable>) -> DeadLetter {
-        let failure = Failure { line: Some(3), ..Failure::new(FailureKind::Error, "no stock") };
-        let failures = vec![PastFailure { attempt: 3, at: 5, version: Arc::from("v1"), failure }];
-        let delivery = delivery(event);
-        let mut fields = fields(&Letter {
-            handler: "billing",
-            group: "bills",
-            version: "v2",
-            delivery: &delivery,
-            reason: DeathReason::Exhausted,
-            failures: &failures,
-            idempotency_key: Some("17"),
-        });
-        let failed_at = Bytes::from_static(b"2026-11-21T00:24:00.007Z");
-        fields.insert(0, (Bytes::from_static(b"failed_at"), failed_at));
-        let at = EntryId(1_795_220_640_009, 1);
-        let letter = read(&Streams::default(), at, fields, Some(8)).expect("our own fields are readable").letter;
-        assert_eq!(
-            (letter.handler.as_str(), letter.group.as_str(), letter.version.as_str()),
-            ("billing", "bills", "v2")
-        );
-        assert_eq!((letter.stream.as_str(), letter.entry, letter.attempts), ("orders", EntryId(17, 3), 3));
-        assert_eq!((letter.failed_at, letter.replayed_at), (1_795_220_640_007, Some(8)));
-        assert_eq!((letter.reason, &letter.failures), (DeathReason::Exhausted, &failures));
-        assert_eq!(letter.idempotency_key.as_deref(), Some("17"));
-        assert_eq!(place(letter.id), EntryId(1_795_220_640_009, 1));
-        letter
-    }
-
-    #[test]
-    fn an_event_comes_back_as_it_was() {
-        let ext = r#"{"handler":"theirs","event.reason":"also theirs","tenant":"north"}"#;
-        let event = Event {
-            subject: Some("lamp".into()),
-            ext: Some(Json::trusted(ext)),
-            data: Some(Json::trusted(r#"{"n":1.50}"#)),
-            ..Event::new("a", "shop", "order.created")
-        };
-        let read = there_and_back(Ok(event.clone())).event.expect("it is an event");
-        let members = |event: &Event| -> serde_json::Value {
-            serde_json::from_slice(event.ext.as_ref().expect("there is one").bytes()).expect("it is JSON")
-        };
-        assert_eq!(members(&read), members(&event));
-        assert_eq!(Event { ext: None, ..read }, Event { ext: None, ..event });
-    }
-
-    #[test]
-    fn what_is_no_event_comes_back_field_by_field() {
-        let field = |name: &'static [u8], value: &'static [u8]| (Bytes::from_static(name), Bytes::from_static(value));
-        let fields = vec![
-            field(b"reason", b"theirs"),
-            field(b"event.reason", b"too"),
-            field(b"\xff", b"\x00"),
-            field(b"reason", b"twice"),
-            field(b"undecodable", b""),
-        ];
-        let raw = Undecodable { reason: "field type is missing".into(), fields };
-        assert_eq!(there_and_back(Err(raw.clone())).event, Err(raw));
-    }
-
-    #[test]
-    fn the_server_writes_times_as_we_read_them() {
-        let lua = mlua::Lua::new();
-        let script = concat!(include_str!("scripts/iso8601.lua"), "\nreturn iso8601(...)");
-        let written: mlua::Function = lua.load(script).into_function().expect("it compiles");
-        let cases = [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_709_164_800_123, "2024-02-29T00:00:00.123Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-            (1_795_220_640_007, "2026-11-21T00:24:00.007Z"),
-        ];
-        for (at, expected) in cases {
-            assert_eq!(written.call::<String>(at as f64).expect("it runs"), expected);
-            assert_eq!(failed_at(expected), Some(at));
-        }
-    }
-}
+#[path = "tests/dead.rs"]
+mod tests;

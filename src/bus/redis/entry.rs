@@ -90,7 +90,7 @@ fn take(fields: &mut Fields, name: &str) -> Option<Bytes> {
 }
 
 /// Fields as one value: MessagePack, a list of byte strings.
-fn pack(fields: &Fields) -> Bytes {
+pub(super) fn pack(fields: &Fields) -> Bytes {
     let mut packed = Vec::new();
     let parts = || fields.iter().flat_map(|(name, value)| [name, value]);
     // The server takes no value of 4 GiB, so a length always fits.
@@ -101,7 +101,7 @@ fn pack(fields: &Fields) -> Bytes {
     packed.into()
 }
 
-fn unpack(packed: &Bytes) -> Option<Fields> {
+pub(super) fn unpack(packed: &Bytes) -> Option<Fields> {
     let mut rest = &packed[..];
     let part = |rest: &mut &[u8]| {
         let length = decode::read_bin_len(rest).ok()? as usize;

@@ -20,6 +20,7 @@ const STEP: usize = 500;
 static HAND_OVER: LazyLock<Procedure> = LazyLock::new(|| {
     Procedure::new(concat!(
         include_str!("scripts/effects.lua"),
+        include_str!("scripts/letters.lua"),
         include_str!("scripts/ids.lua"),
         include_str!("scripts/moving.lua"),
         include_str!("scripts/leave.lua"),
@@ -70,7 +71,8 @@ impl<'s> HandOver<'s> {
             Step::Done => return Ok(true),
         };
         let mut call = HAND_OVER.call();
-        call.arg(self.store.keys.prefix()).arg(self.from).arg(self.to).arg(STEP).arg(name).arg(about);
+        call.arg(self.store.keys.prefix()).arg(self.store.keys.dead());
+        call.arg(self.from).arg(self.to).arg(STEP).arg(name).arg(about);
         let answer = self.store.run(&HAND_OVER, &call).await?;
         self.take(answer).map_err(|fault| self.store.told(fault))?;
         Ok(self.next == Step::Done)

@@ -1,7 +1,7 @@
 //! The names of our keys on the server.
 //!
 //! All of them begin with the prefix, which scripts cannot reach; streams of events and keys of state have names of their
-//! own and may belong to others.
+//! own and may belong to others, and so may the stream of dead letters.
 
 use crate::outcome::RecordKey;
 
@@ -18,11 +18,14 @@ const CHANNEL: &str = "channel:";
 pub(super) struct Keys {
     prefix: String,
     state_prefix: String,
+    dead: String,
 }
 
 impl Keys {
-    pub fn new(prefix: &str, state_prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), state_prefix: state_prefix.to_owned() }
+    /// `dead`: the stream of dead letters, where it has a name of its own.
+    pub fn new(prefix: &str, state_prefix: &str, dead: Option<&str>) -> Self {
+        let dead = dead.map_or_else(|| format!("{prefix}dead"), str::to_owned);
+        Self { prefix: prefix.to_owned(), state_prefix: state_prefix.to_owned(), dead }
     }
 
     pub fn prefix(&self) -> &str {
@@ -33,14 +36,19 @@ impl Keys {
         &self.state_prefix
     }
 
-    /// One of the keys that exist once: `beats`, `due`, `dead`, …
+    /// The stream of dead letters.
+    pub fn dead(&self) -> &str {
+        &self.dead
+    }
+
+    /// One of the keys that exist once: `beats`, `due`, `parked`, …
     pub fn own(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// Whether `key` is one of ours.
+    /// Whether `key` is one of ours, and nobody else's concern.
     pub fn is_own(&self, key: &str) -> bool {
-        key.starts_with(&self.prefix)
+        key.starts_with(&self.prefix) || key == self.dead
     }
 
     /// What stands for a stream where messages of `channel` come from; there is none of that name.

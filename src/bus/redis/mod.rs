@@ -18,6 +18,7 @@ mod entry;
 mod erase;
 mod fault;
 mod fitness;
+mod foreign;
 mod group;
 mod hand_over;
 mod held;
@@ -25,6 +26,7 @@ mod inbox;
 mod intake;
 mod keys;
 mod ledger;
+mod letters;
 mod link;
 mod machine;
 mod operate;
@@ -42,6 +44,7 @@ mod silence;
 mod standing;
 mod state;
 mod store;
+mod sweep;
 mod takeover;
 mod tls;
 mod upkeep;
@@ -59,6 +62,7 @@ use parking_lot::Mutex;
 
 use super::{Bus, BusError, Features, Subscribed, Subscription};
 use crate::channels::Channel;
+use crate::envelope::Layouts;
 use crate::event::EntryId;
 use crate::outcome::Emit;
 use crate::streams::Streams;
@@ -89,8 +93,12 @@ pub struct Options {
     pub streams: Arc<Streams>,
     /// A group without a living handler stops holding back trimming after this time.
     pub forget_group_after: Duration,
-    /// Dead letters go when they are this old; `None`: never.
+    /// Dead letters go when they are this old; `None`: never. Those of others stay.
     pub dead_letters_retain: Option<Duration>,
+    /// Where dead letters lie, and others may put theirs; `None`: under the prefix.
+    pub dead_letters_stream: Option<String>,
+    /// The layout in which events lie there; `None`: as in their streams.
+    pub dead_letters_layout: Option<Layouts>,
     /// How often history is trimmed and what expired is removed.
     pub upkeep_every: Duration,
     /// Entries in one read, at most; at least 1.
@@ -117,6 +125,8 @@ impl Options {
             streams: Arc::default(),
             forget_group_after: Duration::from_secs(7 * 24 * 3600),
             dead_letters_retain: None,
+            dead_letters_stream: None,
+            dead_letters_layout: None,
             upkeep_every: Duration::from_secs(1),
             read_max: 1024,
             block: Duration::from_secs(1),

@@ -19,6 +19,7 @@ use crate::bus::{BusError, GroupDetail, Groups, Housekeeping, Moved, Process};
 static FORGET: LazyLock<Procedure> = LazyLock::new(|| {
     Procedure::new(concat!(
         include_str!("scripts/effects.lua"),
+        include_str!("scripts/letters.lua"),
         include_str!("scripts/moving.lua"),
         include_str!("scripts/leave.lua"),
         include_str!("scripts/forget.lua")
@@ -46,7 +47,7 @@ impl Groups for RedisBus {
     async fn forget(&self, group: &str) -> Result<bool, BusError> {
         self.refuse_living(&[group]).await?;
         let mut call = FORGET.call();
-        call.arg(self.store.keys.prefix()).arg(group);
+        call.arg(self.store.keys.prefix()).arg(self.store.keys.dead()).arg(group);
         let answer = self.store.run(&FORGET, &call).await?;
         Ok(reply::int(&answer).map_err(|fault| self.store.told(fault))? == 1)
     }

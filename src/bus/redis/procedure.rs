@@ -26,7 +26,12 @@ pub(super) struct Procedures {
 impl Procedures {
     pub fn new() -> Self {
         Self {
-            settle: Procedure::new(effects!("scripts/iso8601.lua", "scripts/number.lua", "scripts/settle.lua")),
+            settle: Procedure::new(effects!(
+                "scripts/letters.lua",
+                "scripts/iso8601.lua",
+                "scripts/number.lua",
+                "scripts/settle.lua"
+            )),
             publish: Procedure::new(effects!("scripts/publish.lua")),
             look: Procedure::new(include_str!("scripts/look.lua")),
         }

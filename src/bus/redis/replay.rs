@@ -1,32 +1,46 @@
 //! Dead letters, for operators: looked at, given to their handlers once more, discarded.
 //!
 //! A replay is a new entry in the group's own stream that names its letter. The letter stays until the replay has ended; the
-//! settle that ends it removes the letter. A letter says whose it was; where that group was handed over, `moved` says to whom.
+//! settle that ends it removes the letter. A foreign letter has no group: its event goes back to its stream, and the letter
+//! goes in the same step.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use redis::Pipeline;
 
 use super::args::Args;
-use super::dead;
-use super::entry;
-use super::fault::Fault;
+use super::dead::Found;
+use super::entry::{self, Fields};
 use super::procedure::Procedure;
 use super::store::Store;
-use super::{RedisBus, reply};
+use super::{RedisBus, foreign, letters, reply};
 use crate::bus::{BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, Past, Replayed};
-use crate::clock::Millis;
 use crate::event::EntryId;
 
 /// Letters that are read at once.
 const PAGE: usize = 200;
 
-static REPLAY: LazyLock<Procedure> =
-    LazyLock::new(|| Procedure::new(concat!(include_str!("scripts/effects.lua"), include_str!("scripts/replay.lua"))));
-static DISCARD: LazyLock<Procedure> =
-    LazyLock::new(|| Procedure::new(concat!(include_str!("scripts/effects.lua"), include_str!("scripts/discard.lua"))));
+static REPLAY: LazyLock<Procedure> = LazyLock::new(|| {
+    Procedure::new(concat!(
+        include_str!("scripts/effects.lua"),
+        include_str!("scripts/letters.lua"),
+        include_str!("scripts/replay.lua")
+    ))
+});
+static PUT_BACK: LazyLock<Procedure> = LazyLock::new(|| {
+    Procedure::new(concat!(
+        include_str!("scripts/effects.lua"),
+        include_str!("scripts/letters.lua"),
+        include_str!("scripts/put_back.lua")
+    ))
+});
+static DISCARD: LazyLock<Procedure> = LazyLock::new(|| {
+    Procedure::new(concat!(
+        include_str!("scripts/effects.lua"),
+        include_str!("scripts/letters.lua"),
+        include_str!("scripts/discard.lua")
+    ))
+});
 
 #[async_trait]
 impl DeadLetters for RedisBus {
@@ -35,159 +49,117 @@ impl DeadLetters for RedisBus {
             filter.handler.as_ref().is_none_or(|handler| *handler == letter.handler)
                 && filter.reason.is_none_or(|reason| reason == letter.reason)
         };
-        let mut after = filter.after.map(dead::place);
+        let mut after = filter.after.map(DeadId::entry);
         let mut letters = Vec::new();
         while letters.len() < filter.limit {
             let from = after.map_or_else(|| "-".into(), |entry| format!("({entry}"));
-            let page = letters_in(&self.store, &from, "+", PAGE).await?;
+            let page = letters::between(&self.store, &from, "+", page_of(&filter, letters.len())).await?;
             let Some(last) = page.last() else { break };
-            after = Some(dead::place(last.letter.id));
-            letters.extend(page.into_iter().map(|found| found.letter).filter(fits));
+            after = Some(last.at);
+            letters.extend(page.into_iter().filter_map(|one| Some(one.found?.letter)).filter(fits));
         }
         letters.truncate(filter.limit);
         Ok(letters)
     }
 
     async fn get(&self, id: DeadId) -> Result<Option<DeadLetter>, BusError> {
-        Ok(letter(&self.store, id).await?.map(|found| found.letter))
+        Ok(letters::get(&self.store, id).await?.map(|found| found.letter))
     }
 
     async fn replay(&self, id: DeadId) -> Result<Replayed, BusError> {
-        let store = &self.store;
-        let Some(dead::Found { letter, lay }) = letter(store, id).await? else { return Ok(Replayed::Missing) };
-        let now = reply::time(store.call(&redis::cmd("TIME")).await?).map_err(|fault| store.told(fault))?;
-        let past = Past {
-            attempts: 0,
-            snoozes: 0,
-            stream: letter.stream.into(),
-            entry: letter.entry,
-            first_received: now,
-            failures: letter.failures,
-            replay_of: Some(id),
-        };
-        let mut args = Args::of(&REPLAY);
-        args.push(store.keys.prefix());
-        args.entry(dead::place(id));
-        args.push(&letter.group);
-        args.fields(&entry::fields_with_past(&letter.event, lay.as_deref(), &past));
-        let answer = store.run(&REPLAY, &args.done()).await?;
-        match reply::int(&answer).map_err(|fault| store.told(fault))? {
-            0 => Ok(Replayed::Missing),
-            1 => Ok(Replayed::Queued),
-            -1 => {
-                Err(BusError::Refused(format!("dead letter {id}: its group no longer exists; start its handler first")))
-            }
-            since => Ok(Replayed::Underway(since)),
+        match letters::get(&self.store, id).await? {
+            None => Ok(Replayed::Missing),
+            Some(Found { letter, foreign: Some(fields), .. }) => put_back(&self.store, &letter, &fields).await,
+            Some(found) => replay(&self.store, found).await,
         }
     }
 
     async fn discard(&self, ids: &[DeadId]) -> Result<u64, BusError> {
-        discard(&self.store, ids).await
-    }
-}
-
-/// Removes letters; answers how many there were.
-pub(super) async fn discard(store: &Store, ids: &[DeadId]) -> Result<u64, BusError> {
-    let mut discarded = 0;
-    for some in ids.chunks(PAGE) {
-        let mut args = Args::of(&DISCARD);
-        args.push(store.keys.prefix());
-        for id in some {
-            let found = letter(store, *id).await?;
-            args.entry(dead::place(*id));
-            args.push(found.map(|found| found.letter.group).unwrap_or_default());
+        let mut discarded = 0;
+        for some in ids.chunks(PAGE) {
+            let places = some.iter().map(|id| id.entry()).collect();
+            discarded += discard(&self.store, &letters::with_groups(&self.store, places).await?).await?;
         }
-        let answer = store.run(&DISCARD, &args.done()).await?;
-        discarded += reply::int(&answer).map_err(|fault| store.told(fault))?.unsigned_abs();
+        Ok(discarded)
     }
-    Ok(discarded)
 }
 
-/// The letter with this number.
-async fn letter(store: &Store, id: DeadId) -> Result<Option<dead::Found>, BusError> {
-    let place = dead::place(id).to_string();
-    Ok(letters_in(store, &place, &place, 1).await?.pop())
+/// How many entries to look at next, when `have` were found.
+fn page_of(filter: &DeadFilter, have: usize) -> usize {
+    let takes_all = filter.handler.is_none() && filter.reason.is_none();
+    if takes_all { PAGE.min(filter.limit - have) } else { PAGE }
 }
 
-/// The letters from `from` to `to`, at most `count`.
-pub(super) async fn letters_in(
-    store: &Store,
-    from: &str,
-    to: &str,
-    count: usize,
-) -> Result<Vec<dead::Found>, BusError> {
-    let dead = store.keys.own("dead");
-    let mut ask = Pipeline::new();
-    ask.cmd("XRANGE").arg(&dead).arg(from).arg(to).arg("COUNT").arg(count);
-    ask.cmd("HGETALL").arg(store.keys.own("dead:replayed"));
-    ask.cmd("HGETALL").arg(store.keys.own("moved"));
-    store.check_open()?;
-    let answers = store.link.send(&ask).await.map_err(|fault| store.told(fault))?;
-    let read = || -> Result<Vec<dead::Found>, Fault> {
-        let mut answers = answers.into_iter();
-        let mut next = || answers.next().unwrap_or(Ok(redis::Value::Nil));
-        let entries = reply::list(next()?)?;
-        let (replayed, moved) = (reply::pairs(next()?)?, Moved::read(reply::pairs(next()?)?));
-        let replayed: HashMap<_, _> = replayed.into_iter().collect();
-        let letter = |value| {
-            let (at, fields) = reply::entry(value)?;
-            let since = replayed.get(at.to_string().as_bytes());
-            let since = since.and_then(|since| std::str::from_utf8(since).ok()?.parse::<Millis>().ok());
-            let mut found = dead::read(&store.options.streams, at, fields.unwrap_or_default(), since)?;
-            found.letter.group = moved.now(found.letter.group, at);
-            Ok(found)
-        };
-        entries.into_iter().map(letter).collect()
+/// Gives the event of a letter of ours to its group.
+async fn replay(store: &Store, Found { letter, lay, .. }: Found) -> Result<Replayed, BusError> {
+    let id = letter.id;
+    if letter.group.is_empty() && store.keys.is_channel(&letter.stream) {
+        return Err(BusError::Refused(format!(
+            "dead letter {id}: it came by {} to nobody; publish it again",
+            letter.handler
+        )));
+    }
+    let now = reply::time(store.call(&redis::cmd("TIME")).await?).map_err(|fault| store.told(fault))?;
+    let past = Past {
+        attempts: 0,
+        snoozes: 0,
+        entry: letter.origin(),
+        stream: letter.stream.into(),
+        first_received: now,
+        failures: letter.failures,
+        replay_of: Some(id),
     };
-    read().map_err(|fault| store.told(fault))
-}
-
-/// Whose the letters are of groups that were handed over or forgotten: up to which letter, and to whom (nobody: empty).
-struct Moved(HashMap<String, Vec<(EntryId, String)>>);
-
-impl Moved {
-    fn read(pairs: Vec<(bytes::Bytes, bytes::Bytes)>) -> Self {
-        let text = |bytes: bytes::Bytes| String::from_utf8_lossy(&bytes).into_owned();
-        let step = |line: &str| {
-            let (upto, to) = line.split_once(' ')?;
-            Some((reply::parse_id(upto)?, to.to_owned()))
-        };
-        let steps = |lines: String| lines.lines().filter_map(step).collect();
-        Self(pairs.into_iter().map(|(from, lines)| (text(from), steps(text(lines)))).collect())
-    }
-
-    /// Whose the letter at `at` is that was `group`'s.
-    fn now(&self, mut group: String, at: EntryId) -> String {
-        let mut after = None;
-        // Groups can be handed back and forth; each step lies after the one before.
-        while let Some((upto, to)) =
-            self.0.get(&group).and_then(|steps| steps.iter().find(|(upto, _)| *upto >= at && Some(*upto) > after))
-        {
-            (after, group) = (Some(*upto), to.clone());
-        }
-        group
+    let mut args = call(store, &REPLAY);
+    args.entry(id.entry());
+    args.push(&letter.group);
+    args.fields(&entry::fields_with_past(&letter.event, lay.as_deref(), &past));
+    let answer = store.run(&REPLAY, &args.done()).await?;
+    match reply::int(&answer).map_err(|fault| store.told(fault))? {
+        0 => Ok(Replayed::Missing),
+        1 => Ok(Replayed::Queued),
+        -1 => Err(BusError::Refused(format!("dead letter {id}: its group no longer exists; start its handler first"))),
+        since => Ok(Replayed::Underway(since)),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_letter_follows_its_group() {
-        let pair = |from: &'static str, lines: &'static str| (from.into(), lines.into());
-        let moved = Moved::read(vec![pair("a", "10-0 b\n30-0 c"), pair("b", "20-0 a"), pair("c", "40-0 ")]);
-        for (at, group, now) in [
-            (5, "a", ""),
-            (15, "a", ""),
-            (15, "b", ""),
-            (25, "b", "b"),
-            (35, "a", "a"),
-            (35, "c", ""),
-            (45, "c", "c"),
-            (5, "other", "other"),
-        ] {
-            assert_eq!(moved.now(group.into(), EntryId(at, 0)), now, "{group} at {at}");
-        }
+/// Puts the event of a foreign letter back where it came from.
+async fn put_back(store: &Store, letter: &DeadLetter, fields: &Fields) -> Result<Replayed, BusError> {
+    let way = foreign::way_back(&store.shelf(), letter, fields);
+    let named = way.named.iter().filter(|name| !store.keys.is_own(name));
+    let mut args = call(store, &PUT_BACK);
+    args.entry(letter.id.entry());
+    args.int(named.clone().count() as u64);
+    named.for_each(|name| args.push(name));
+    args.push(way.of_its_type.unwrap_or_default());
+    args.fields(&way.fields);
+    let stream = reply::bytes(store.run(&PUT_BACK, &args.done()).await?).map_err(|fault| store.told(fault))?;
+    match stream.map(|stream| String::from_utf8_lossy(&stream).into_owned()) {
+        None => Ok(Replayed::Missing),
+        Some(stream) if stream.is_empty() => Err(BusError::Refused(format!(
+            "dead letter {}: nobody knows where it came from: it names no stream that is there, and has no type",
+            letter.id
+        ))),
+        Some(stream) => Ok(Replayed::PutBack { stream }),
     }
+}
+
+fn call(store: &Store, procedure: &Procedure) -> Args {
+    let mut args = Args::of(procedure);
+    args.push(store.keys.prefix());
+    args.push(store.keys.dead());
+    args
+}
+
+/// Removes letters, each with its group as it is called now; answers how many there were.
+pub(super) async fn discard(store: &Store, letters: &[(EntryId, String)]) -> Result<u64, BusError> {
+    if letters.is_empty() {
+        return Ok(0);
+    }
+    let mut args = call(store, &DISCARD);
+    for (at, group) in letters {
+        args.entry(*at);
+        args.push(group);
+    }
+    let answer = store.run(&DISCARD, &args.done()).await?;
+    reply::int(&answer).map(i64::unsigned_abs).map_err(|fault| store.told(fault))
 }

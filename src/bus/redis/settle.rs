@@ -14,7 +14,7 @@ use super::held::{self, Held, Stretch};
 use super::reply::{self, parse_id};
 use super::store::Store;
 use super::{dead, entry};
-use crate::bus::{Answer, Delivery, Lease, ORPHANED_ALONE, Past, Run, Settling, Subscription};
+use crate::bus::{Answer, DeadId, Delivery, Lease, ORPHANED_ALONE, Past, Run, Settling, Subscription};
 use crate::clock::Millis;
 use crate::event::EntryId;
 use crate::judge::Verdict;
@@ -50,6 +50,7 @@ impl Settler<'_> {
         let keys = &self.store.keys;
         let mut args = Args::of(&self.store.procedures.settle);
         args.push(keys.prefix());
+        args.push(keys.dead());
         args.push(keys.state_prefix());
         args.push(&*self.subscription.group);
         args.push(&self.store.consumer);
@@ -128,7 +129,7 @@ impl Settler<'_> {
             }
             Verdict::Dead { reason, failure } => {
                 let failures = Past::after(delivery, failure, &run.version, self.store.now(), true).failures;
-                let fields = dead::fields(&dead::Letter {
+                let laid = self.store.shelf().lay(&dead::Letter {
                     handler: &self.subscription.handler,
                     group: &self.subscription.group,
                     version: &run.version,
@@ -138,7 +139,8 @@ impl Settler<'_> {
                     idempotency_key: run.record.as_ref().map(|record| record.text.as_str()),
                 });
                 args.push("D");
-                args.fields(&fields);
+                args.push(laid.original.unwrap_or_default());
+                args.fields(&laid.fields);
             }
         }
     }
@@ -189,7 +191,7 @@ fn later(args: &mut Args, delivery: &Delivery, delay: Duration, past: &Past) {
 /// The dead letter that a delivery replays, or nothing.
 fn replay(args: &mut Args, delivery: &Delivery) {
     match delivery.past.as_ref().and_then(|past| past.replay_of) {
-        Some(letter) => args.entry(dead::place(letter)),
+        Some(letter) => args.entry(letter.entry()),
         None => args.push(""),
     }
 }
@@ -267,7 +269,7 @@ fn read_one(text: &str, again: bool) -> Result<Answer, Fault> {
     let (letter, rest) = text.split_at_checked(1).unwrap_or_default();
     Ok(match letter {
         "D" if again => Answer::AlreadyMine,
-        "D" => Answer::Done { dead: parse_id(rest).map(dead::number) },
+        "D" => Answer::Done { dead: parse_id(rest).and_then(DeadId::at) },
         "A" => Answer::AlreadyMine,
         "X" => Answer::Duplicate { by: rest.to_owned() },
         "C" => Answer::Conflict { key: rest.to_owned() },
@@ -292,7 +294,7 @@ mod tests {
         let first = read(value(0), 9).expect("it is readable");
         assert_eq!(first.now, 5);
         assert_eq!(first.answers[0], Some(Answer::Done { dead: None }));
-        assert_eq!(first.answers[1], Some(Answer::Done { dead: Some(dead::number(EntryId(17, 3))) }));
+        assert_eq!(first.answers[1], Some(Answer::Done { dead: DeadId::at(EntryId(17, 3)) }));
         assert_eq!(first.answers[3], Some(Answer::Duplicate { by: "orders/1-0#1".into() }));
         assert_eq!((&first.answers[8], first.barred.as_deref()), (&None, Some("not now")));
         let again = read(value(1), 9).expect("it is readable");

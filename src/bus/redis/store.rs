@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Options;
 use super::args::KnownStreams;
 use super::bell::Bell;
+use super::dead::Shelf;
 use super::discovery::Walk;
 use super::door::Door;
 use super::fault::Fault;
@@ -51,7 +52,7 @@ impl Store {
         let process = format!("{}:{:08x}", options.instance, rand::random::<u32>());
         Self {
             link: Link::new(options.address.clone(), &options.instance, options.patience),
-            keys: Keys::new(&options.prefix, &options.state_prefix),
+            keys: Keys::new(&options.prefix, &options.state_prefix, options.dead_letters_stream.as_deref()),
             procedures: Procedures::new(),
             known: KnownStreams::default(),
             bell: Bell::default(),
@@ -86,6 +87,12 @@ impl Store {
     /// `fault` as whoever opens the bus sees it.
     pub fn told_at_start(&self, fault: Fault) -> BusError {
         fault.told_at_start(&self.options.address.to_string())
+    }
+
+    /// The stream of dead letters.
+    pub fn shelf(&self) -> Shelf<'_> {
+        let Options { streams, dead_letters_layout, .. } = &self.options;
+        Shelf { name: self.keys.dead(), layout: dead_letters_layout.as_ref(), streams }
     }
 
     // --- time and streams ---

@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use super::procedure::Procedure;
 use super::store::Store;
-use super::{discovery, group, replay, reply};
-use crate::bus::{BusError, DeadId, backoff};
+use super::sweep::Sweep;
+use super::{discovery, group, reply};
+use crate::bus::{BusError, backoff};
 use crate::clock::Millis;
 
 /// Streams that are trimmed in one round.
 const STREAMS_MAX: usize = 200;
 /// Entries that one call trims from a stream.
 const TRIMMED_MAX: usize = 10_000;
-/// Dead letters that are looked at in one round.
-const LETTERS_MAX: usize = 200;
 
 static TICK: LazyLock<Procedure> =
     LazyLock::new(|| Procedure::new(concat!(include_str!("scripts/effects.lua"), include_str!("scripts/tick.lua"))));
@@ -59,22 +58,26 @@ pub(super) struct Upkeep {
     welcomed: HashSet<String>,
     /// The stream that was trimmed last.
     reached: Option<String>,
+    sweep: Sweep,
 }
 
 impl Upkeep {
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store, welcomed: HashSet::new(), reached: None }
+        Self { store, welcomed: HashSet::new(), reached: None, sweep: Sweep::default() }
     }
 
     /// Does what there is to do, if it is our turn.
     pub async fn round(&mut self) -> Result<(), BusError> {
         let Some(now) = self.tick().await? else { return Ok(()) };
-        let streams = discovery::listed(&self.store).await?;
+        let mut streams = discovery::listed(&self.store).await?;
+        // Whoever emits to it: nothing in the stream of dead letters is trimmed.
+        streams.retain(|stream| !self.store.keys.is_own(stream));
         self.welcome(&streams).await?;
         for stream in self.next(&streams) {
             self.trim(&stream, now).await?;
         }
-        self.sweep_letters(now).await
+        let oldest = self.store.options.dead_letters_retain.map(|retain| before(now, retain));
+        self.sweep.step(&self.store, oldest).await
     }
 
     /// Says that we are here; answers the server's time where the round is ours.
@@ -127,17 +130,6 @@ impl Upkeep {
             tracing::warn!(stream, "group {group} lost {lost} events: they were trimmed before it had received them");
         }
         Ok(())
-    }
-
-    async fn sweep_letters(&self, now: Millis) -> Result<(), BusError> {
-        let Some(retain) = self.store.options.dead_letters_retain else { return Ok(()) };
-        let oldest = before(now, retain);
-        let upto = format!("{oldest}-{}", u64::MAX);
-        let letters = replay::letters_in(&self.store, "-", &upto, LETTERS_MAX).await?;
-        let letters = letters.into_iter().map(|found| found.letter);
-        let old = letters.filter(|letter| letter.replayed_at.is_none_or(|at| at <= oldest));
-        let old: Vec<DeadId> = old.map(|letter| letter.id).collect();
-        replay::discard(&self.store, &old).await.map(drop)
     }
 }
 

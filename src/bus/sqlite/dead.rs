@@ -10,7 +10,7 @@ use super::settle::Settler;
 use super::tx::Tx;
 use super::{group, row};
 use crate::bus::past as stored;
-use crate::bus::{DeadFilter, DeadId, DeadLetter, Delivery, Past, PastFailure, Replayed, Run, Undecodable};
+use crate::bus::{DeadFilter, DeadId, DeadLetter, DeadReason, Delivery, Past, PastFailure, Replayed, Run, Undecodable};
 use crate::event::{EntryId, Event};
 use crate::judge::DeathReason;
 
@@ -85,7 +85,7 @@ pub(super) fn list(conn: &Connection, filter: &DeadFilter) -> Result<Vec<DeadLet
     let mut list = conn.prepare_cached(&sql)?;
     let after = filter.after.map_or(0, |id| id.0 as i64);
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-    let letters = list.query_map((after, &filter.handler, filter.reason.map(DeathReason::as_str), limit), letter)?;
+    let letters = list.query_map((after, &filter.handler, filter.reason.map(DeadReason::as_str), limit), letter)?;
     letters.map(|letter| letter?).collect()
 }
 
@@ -108,13 +108,14 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<Result<DeadLetter, Fault>> {
         handler: row.get(1)?,
         group: group.unwrap_or_default(),
         version: row.get(3)?,
-        reason,
+        reason: reason.into(),
         stream: row.get(5)?,
-        entry: EntryId(seq as u64, sub as u64),
+        entry: Some(EntryId(seq as u64, sub as u64)),
         event: event(row)?,
         attempts: row.get(8)?,
         failed_at: row.get(9)?,
         failures,
+        foreign_error: None,
         idempotency_key: row.get(12)?,
         replayed_at: row.get(13)?,
     }))
@@ -139,8 +140,8 @@ pub(super) fn replay(tx: &mut Tx<'_>, id: DeadId) -> Result<Replayed, Fault> {
     let past = Past {
         attempts: 0,
         snoozes: 0,
+        entry: letter.origin(),
         stream: letter.stream.into(),
-        entry: letter.entry,
         first_received: tx.now,
         failures: letter.failures,
         replay_of: Some(id),

@@ -5,10 +5,9 @@ mod view;
 use std::process::ExitCode;
 
 use super::{FAILED, UsageError, look, open_existing, output};
-use crate::bus::{BusError, DeadFilter, DeadId, DeadLetters, Replayed};
+use crate::bus::{BusError, DeadFilter, DeadId, DeadLetters, DeadReason, NoDeadId, Replayed};
 use crate::clock::rfc3339;
 use crate::config::Config;
-use crate::judge::DeathReason;
 use view::View;
 
 /// Dead letters looked at in one go where all are meant.
@@ -23,7 +22,10 @@ Examples:
   moontide dead discard --all --reason undecodable --yes
 
 A replay gives the event to its handler once more, with all its attempts and the same idempotency key. What was
-discarded is gone; its idempotency record stays.";
+discarded is gone; its idempotency record stays.
+
+A stream of dead letters on Redis can be shared with other services: what they put there has the reason `foreign`. Its
+replay puts the event back into the stream that it came from, for everybody who reads that.";
 
 /// What can be done with dead letters.
 #[derive(Debug, clap::Subcommand)]
@@ -75,7 +77,7 @@ pub struct Filter {
     handler: Option<String>,
     /// Only those given up for this reason
     #[arg(long, value_name = "REASON", value_parser = reason)]
-    reason: Option<DeathReason>,
+    reason: Option<DeadReason>,
 }
 
 /// Some by number, or all that a filter lets through.
@@ -92,16 +94,16 @@ pub struct Which {
     handler: Option<String>,
     /// With --all: only those given up for this reason
     #[arg(long, value_name = "REASON", value_parser = reason, requires = "all", conflicts_with = "ids")]
-    reason: Option<DeathReason>,
+    reason: Option<DeadReason>,
 }
 
 fn dead_id(text: &str) -> Result<DeadId, String> {
-    text.parse().map(DeadId).map_err(|_| "a dead letter is named by its number, see: moontide dead list".into())
+    text.parse().map_err(|error: NoDeadId| format!("{error}; see: moontide dead list"))
 }
 
-fn reason(text: &str) -> Result<DeathReason, String> {
-    let all = || DeathReason::ALL.map(DeathReason::as_str).join(", ");
-    DeathReason::parse(text).ok_or_else(|| format!("reasons are {}", all()))
+fn reason(text: &str) -> Result<DeadReason, String> {
+    let all = || DeadReason::names().collect::<Vec<_>>().join(", ");
+    DeadReason::parse(text).ok_or_else(|| format!("reasons are {}", all()))
 }
 
 /// Does what was asked for.
@@ -163,6 +165,7 @@ async fn replay(dead: &dyn DeadLetters, ids: &[DeadId]) -> anyhow::Result<ExitCo
     for id in ids {
         let told = match dead.replay(*id).await? {
             Replayed::Queued => format!("{id}: queued, its handler gets it once more"),
+            Replayed::PutBack { stream } => format!("{id}: back in {stream}, for everybody who reads it"),
             Replayed::Underway(since) => format!("{id}: is on its way already, since {}", rfc3339(since)),
             Replayed::Missing => {
                 missing = true;
@@ -230,6 +233,7 @@ mod tests {
     use super::*;
     use crate::bus::{DeadLetter, Undecodable};
     use crate::event::EntryId;
+    use crate::judge::DeathReason;
 
     /// As many dead letters as it says, numbered from 1; the even ones are `mail`'s.
     struct Many(u64);
@@ -241,13 +245,14 @@ mod tests {
             handler: if even { "mail" } else { "audit" }.into(),
             group: String::new(),
             version: String::new(),
-            reason: DeathReason::Rejected,
+            reason: DeathReason::Rejected.into(),
             stream: String::new(),
-            entry: EntryId(id, 0),
+            entry: Some(EntryId(id, 0)),
             event: Err(Undecodable { reason: String::new(), fields: Vec::new() }),
             attempts: 1,
             failed_at: 0,
             failures: Vec::new(),
+            foreign_error: None,
             idempotency_key: None,
             replayed_at: None,
         }

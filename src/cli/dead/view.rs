@@ -5,24 +5,26 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::bus::{DeadLetter, PastFailure, Undecodable};
-use crate::cli::output::{cell, counted, document, or_dash, readable};
+use crate::bus::DeadLetter;
+use crate::cli::output::{cell, counted, or_dash};
 use crate::clock::rfc3339;
-use crate::event::Event;
+use crate::letter::{EventView, FailureView, RawView, said};
 
 /// What is known; field names are stable.
 #[derive(Serialize)]
 pub struct View<'a> {
     /// As text: it may be larger than what every reader of JSON can count to.
     id: String,
-    handler: &'a str,
-    group: &'a str,
-    version: &'a str,
+    /// What a foreign letter does not say is `null`, here and below.
+    handler: Option<&'a str>,
+    group: Option<&'a str>,
+    version: Option<&'a str>,
     reason: &'static str,
-    stream: &'a str,
-    entry: String,
-    attempts: u32,
+    stream: Option<&'a str>,
+    entry: Option<String>,
+    attempts: Option<u32>,
     failed_at: String,
+    error: Option<&'a str>,
     idempotency_key: Option<&'a str>,
     /// When it was replayed, while the replay is on its way.
     replayed_at: Option<String>,
@@ -33,53 +35,19 @@ pub struct View<'a> {
     raw: Option<RawView<'a>>,
 }
 
-#[derive(Serialize)]
-struct FailureView<'a> {
-    attempt: u32,
-    at: String,
-    version: &'a str,
-    kind: &'static str,
-    message: &'a str,
-    file: Option<&'a str>,
-    line: Option<u32>,
-    trace: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct EventView<'a> {
-    id: &'a str,
-    source: &'a str,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    subject: Option<&'a str>,
-    time: Option<&'a str>,
-    dataschema: Option<&'a str>,
-    correlation_id: Option<&'a str>,
-    causation_id: Option<&'a str>,
-    traceparent: Option<&'a str>,
-    ext: Option<Box<RawValue>>,
-    data: Option<Box<RawValue>>,
-}
-
-#[derive(Serialize)]
-struct RawView<'a> {
-    reason: &'a str,
-    /// Names and values in their order; what is not UTF-8 as 0x….
-    fields: Vec<(String, String)>,
-}
-
 impl<'a> View<'a> {
     pub fn of(letter: &'a DeadLetter) -> Self {
         Self {
             id: letter.id.to_string(),
-            handler: &letter.handler,
-            group: &letter.group,
-            version: &letter.version,
+            handler: said(&letter.handler),
+            group: said(&letter.group),
+            version: said(&letter.version),
             reason: letter.reason.as_str(),
-            stream: &letter.stream,
-            entry: letter.entry.to_string(),
-            attempts: letter.attempts,
+            stream: said(&letter.stream),
+            entry: letter.entry.map(|entry| entry.to_string()),
+            attempts: (letter.attempts > 0).then_some(letter.attempts),
             failed_at: rfc3339(letter.failed_at),
+            error: letter.error(),
             idempotency_key: letter.idempotency_key.as_deref(),
             replayed_at: letter.replayed_at.map(rfc3339),
             failures: letter.failures.iter().map(FailureView::of).collect(),
@@ -93,20 +61,15 @@ impl<'a> View<'a> {
         let event = self.event.as_ref();
         [
             self.id.clone(),
-            self.handler.to_owned(),
+            or_dash(self.handler),
             self.reason.to_owned(),
             or_dash(event.map(|event| event.kind)),
             or_dash(event.map(|event| event.id)),
-            self.attempts.to_string(),
+            or_dash(self.attempts.map(|attempts| attempts.to_string()).as_deref()),
             self.failed_at.clone(),
-            or_dash(self.why()),
+            // Why it was given up, or why it is no event.
+            or_dash(self.error.or(self.raw.as_ref().map(|raw| raw.reason))),
         ]
-    }
-
-    /// Why it was given up: the last failure, or why it is no event.
-    fn why(&self) -> Option<&str> {
-        let last = self.failures.last().map(|failure| failure.message);
-        last.or(self.raw.as_ref().map(|raw| raw.reason))
     }
 
     /// Everything, readable.
@@ -119,92 +82,58 @@ impl<'a> View<'a> {
             }
         };
         line("dead letter", Some(&self.id));
-        line("handler", Some(&format!("{} (version {}, group {})", self.handler, self.version, self.group)));
-        line(
-            "given up",
-            Some(&format!("{}, {} after {}", self.failed_at, self.reason, counted(self.attempts as usize, "attempt"))),
-        );
-        line("lay at", Some(&format!("{}/{}", self.stream, self.entry)));
+        let (handler, is_ours) = (self.handler.unwrap_or("-"), self.version.is_some());
+        if let (Some(version), Some(group)) = (self.version, self.group.or(Some("-"))) {
+            line("handler", Some(&format!("{handler} (version {version}, group {group})")));
+        } else {
+            line("handler", Some(handler));
+        }
+        let after = self.attempts.map(|attempts| format!(" after {}", counted(attempts as usize, "attempt")));
+        line("given up", Some(&format!("{}, {}{}", self.failed_at, self.reason, after.unwrap_or_default())));
+        line("error", self.error.filter(|_| !is_ours));
+        let entry = self.entry.as_deref().unwrap_or("?");
+        line("lay at", self.stream.map(|stream| format!("{stream}/{entry}")).as_deref());
         line("idempotency key", self.idempotency_key);
         line("replayed at", self.replayed_at.as_deref());
         if let Some(event) = &self.event {
-            event.lines(&mut line);
+            event_lines(event, &mut line);
         }
         if let Some(raw) = &self.raw {
             line("no event", Some(raw.reason));
             raw.fields.iter().for_each(|(name, value)| line(&format!("  {}", cell(name)), Some(value)));
         }
         for failure in &self.failures {
-            failure.write(&mut text);
+            write_failure(failure, &mut text);
         }
         text
     }
 }
 
-impl<'a> EventView<'a> {
-    fn of(event: &'a Event) -> Self {
-        Self {
-            id: &event.id,
-            source: &event.source,
-            kind: &event.kind,
-            subject: event.subject.as_deref(),
-            time: event.time.as_deref(),
-            dataschema: event.dataschema.as_deref(),
-            correlation_id: event.correlation_id.as_deref(),
-            causation_id: event.causation_id.as_deref(),
-            traceparent: event.traceparent.as_deref(),
-            ext: event.ext.as_ref().map(document),
-            data: event.data.as_ref().map(document),
-        }
-    }
-
-    fn lines(&self, line: &mut impl FnMut(&str, Option<&str>)) {
-        line("event", Some(self.id));
-        line("  type", Some(self.kind));
-        line("  source", Some(self.source));
-        line("  subject", self.subject);
-        line("  time", self.time);
-        line("  dataschema", self.dataschema);
-        line("  correlation_id", self.correlation_id);
-        line("  causation_id", self.causation_id);
-        line("  traceparent", self.traceparent);
-        line("  ext", self.ext.as_deref().map(RawValue::get));
-        line("  data", self.data.as_deref().map(RawValue::get));
-    }
+fn event_lines(event: &EventView<'_>, line: &mut impl FnMut(&str, Option<&str>)) {
+    line("event", Some(event.id));
+    line("  type", Some(event.kind));
+    line("  source", Some(event.source));
+    line("  subject", event.subject);
+    line("  time", event.time);
+    line("  dataschema", event.dataschema);
+    line("  correlation_id", event.correlation_id);
+    line("  causation_id", event.causation_id);
+    line("  traceparent", event.traceparent);
+    line("  ext", event.ext.as_deref().map(RawValue::get));
+    line("  data", event.data.as_deref().map(RawValue::get));
 }
 
-impl<'a> RawView<'a> {
-    fn of(raw: &'a Undecodable) -> Self {
-        let field = |(name, value)| (readable(name), readable(value));
-        Self { reason: &raw.reason, fields: raw.fields.iter().map(|(name, value)| field((name, value))).collect() }
-    }
-}
-
-impl<'a> FailureView<'a> {
-    fn of(past: &'a PastFailure) -> Self {
-        Self {
-            attempt: past.attempt,
-            at: rfc3339(past.at),
-            version: &past.version,
-            kind: past.failure.kind.as_str(),
-            message: &past.failure.message,
-            file: past.failure.file.as_deref(),
-            line: past.failure.line,
-            trace: past.failure.trace.as_deref(),
-        }
-    }
-
-    fn write(&self, text: &mut String) {
-        let place = match (self.file, self.line) {
-            (Some(file), Some(line)) => format!("{file}:{line}: "),
-            (Some(file), None) => format!("{file}: "),
-            _ => String::new(),
-        };
-        let (message, attempt) = (plain(self.message), format!("attempt {}", self.attempt));
-        let _ = writeln!(text, "{attempt:<16} {} {} (version {}): {place}{message}", self.at, self.kind, self.version);
-        for line in self.trace.into_iter().flat_map(str::lines) {
-            let _ = writeln!(text, "{:<16}   {}", "", plain(line));
-        }
+fn write_failure(failure: &FailureView<'_>, text: &mut String) {
+    let place = match (failure.file, failure.line) {
+        (Some(file), Some(line)) => format!("{file}:{line}: "),
+        (Some(file), None) => format!("{file}: "),
+        _ => String::new(),
+    };
+    let FailureView { at, kind, version, .. } = failure;
+    let (message, attempt) = (plain(failure.message), format!("attempt {}", failure.attempt));
+    let _ = writeln!(text, "{attempt:<16} {at} {kind} (version {version}): {place}{message}");
+    for line in failure.trace.into_iter().flat_map(str::lines) {
+        let _ = writeln!(text, "{:<16}   {}", "", plain(line));
     }
 }
 
@@ -219,8 +148,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::bus::DeadId;
-    use crate::event::{EntryId, Json};
+    use crate::bus::{DeadId, DeadReason, PastFailure, Undecodable};
+    use crate::event::{EntryId, Event, Json};
     use crate::judge::DeathReason;
     use crate::outcome::{Failure, FailureKind};
 
@@ -236,13 +165,14 @@ mod tests {
             handler: "mail".into(),
             group: "mail-group".into(),
             version: "abc".into(),
-            reason: DeathReason::Exhausted,
+            reason: DeathReason::Exhausted.into(),
             stream: "events:x".into(),
-            entry: EntryId(4, 0),
+            entry: Some(EntryId(4, 0)),
             event,
             attempts: 2,
             failed_at: 0,
             failures: vec![PastFailure { attempt: 2, at: 0, version: "abc".into(), failure }],
+            foreign_error: None,
             idempotency_key: Some("k".into()),
             replayed_at: None,
         }
@@ -274,6 +204,41 @@ attempt 2        1970-01-01T00:00:00.000Z error (version abc): mail.luau:7: no\u
         let json = serde_json::to_string(&View::of(&letter)).expect("a view is JSON");
         assert!(json.starts_with(r#"{"id":"17","#), "{json}");
         assert!(json.contains(r#""data":{"n":12345678901234567890}"#) && json.contains(r#""raw":null"#), "{json}");
+    }
+
+    #[test]
+    fn of_a_foreign_letter_is_shown_what_it_says() {
+        let (handler, group, version) = (String::new(), String::new(), String::new());
+        let foreign = DeadLetter {
+            reason: DeadReason::Foreign,
+            entry: None,
+            failures: Vec::new(),
+            foreign_error: Some("Connection\ntimeout".into()),
+            idempotency_key: None,
+            attempts: 0,
+            ..letter(Ok(event()))
+        };
+        let foreign = DeadLetter { handler, group, version, ..foreign };
+        let expected = "\
+dead letter      17
+handler          -
+given up         1970-01-01T00:00:00.000Z, foreign
+error            Connection
+                 timeout
+lay at           events:x/?
+event            e1
+  type           x
+  source         shop
+  data           {\"n\":12345678901234567890}
+";
+        let view = View::of(&foreign);
+        assert_eq!(view.text(), expected);
+        let row = ["17", "-", "foreign", "x", "e1", "-", "1970-01-01T00:00:00.000Z", "Connection timeout"];
+        assert_eq!(view.row(), row);
+        let json = serde_json::to_string(&view).expect("a view is JSON");
+        assert!(json.contains(r#""handler":null,"group":null,"version":null,"reason":"foreign""#), "{json}");
+        let unknown = DeadLetter { stream: String::new(), ..foreign };
+        assert!(!View::of(&unknown).text().contains("lay at"));
     }
 
     #[test]

@@ -131,6 +131,7 @@ fn move_to(prefix: &str, config: &mut Config) {
     };
     config.channels.clear();
     config.streams = Arc::new(Streams { rules: vec![rule], ..Streams::default() });
+    (config.dead_letters.stream, config.dead_letters.layout) = (None, None);
 }
 
 /// The configured folder where the examples are in it; in place of a default folder without them, a copy.

@@ -43,8 +43,8 @@ pub async fn keeps_all_that_is_known(h: &impl Harness) {
         (letter.handler.as_str(), letter.group.as_str(), letter.version.as_str()),
         ("group-handler", "group", "v1")
     );
-    assert_eq!((letter.reason, letter.attempts), (DeathReason::Rejected, 2));
-    assert_eq!((letter.stream.as_str(), letter.entry), first.origin());
+    assert_eq!((letter.reason, letter.attempts), (DeathReason::Rejected.into(), 2));
+    assert_eq!((letter.stream.as_str(), letter.origin()), first.origin());
     assert_eq!(letter.event, Ok(event("order.created", "a")));
     assert_eq!(letter.idempotency_key.as_deref(), Some("key"));
     assert_eq!((letter.failed_at - first.received, letter.replayed_at), (1000, None));
@@ -145,10 +145,39 @@ pub async fn lists_by_page_and_discards(h: &impl Harness) {
     assert_eq!(all.len(), 5);
     assert!(all.is_sorted());
     assert_eq!(list(DeadFilter { limit: 2, after: Some(all[1]), ..DeadFilter::default() }).await, all[2..4]);
-    let rejected = DeadFilter { limit: 10, reason: Some(DeathReason::Rejected), ..DeadFilter::default() };
+    let rejected = DeadFilter { limit: 10, reason: Some(DeathReason::Rejected.into()), ..DeadFilter::default() };
     assert_eq!(list(rejected).await, all[..4]);
     let nobody = DeadFilter { limit: 10, handler: Some("nobody".into()), ..DeadFilter::default() };
     assert_eq!(list(nobody).await, []);
     assert_eq!(host.dead.discard(&[all[0], all[1], DeadId(999)]).await.expect("it is writable"), 2);
     assert_eq!(list(DeadFilter { limit: 10, ..DeadFilter::default() }).await, all[2..]);
+}
+
+pub async fn holds_its_key_after_it_was_discarded(h: &impl Harness) {
+    let (host, inbox, first, id) = dead_one(h).await;
+    assert_eq!(host.dead.discard(&[id]).await.expect("it is writable"), 1);
+    assert_eq!(host.status("group").await.dead, 0);
+    let recorded = host.ledger.recorded(&[record_key("key")]).await.expect("it is readable");
+    assert_eq!(recorded[0].as_ref().map(|found| &found.by), Some(&first.token()));
+    host.publish("orders", &["late"]).await;
+    let mut late = commit(&receive_one(&inbox).await);
+    late.record = record("key");
+    late.effects.writes = vec![add("n", 1.0)];
+    assert_eq!(settle_one(&inbox, late.clone()).await, Answer::Duplicate { by: first.token() });
+    assert_eq!(host.value("n").await, None);
+    h.advance(2 * 3600 * 1000);
+    host.publish("orders", &["later"]).await;
+    let mut later = commit(&receive_one(&inbox).await);
+    later.record = record("key");
+    assert_eq!(settle_one(&inbox, later).await, DONE, "no longer than its window");
+}
+
+pub async fn lets_a_replay_pass_that_was_discarded(h: &impl Harness) {
+    let (host, inbox, _, id) = dead_one(h).await;
+    assert_eq!(replay(&host, id).await, Replayed::Queued);
+    assert_eq!(host.dead.discard(&[id]).await.expect("it is writable"), 1);
+    let mut run = commit(&receive_one(&inbox).await);
+    run.record = record("key");
+    assert_eq!(settle_one(&inbox, run).await, DONE, "it is on its way");
+    assert_eq!(host.status("group").await.dead, 0, "it is counted out once");
 }

@@ -83,7 +83,8 @@ macro_rules! suite {
                 retries::{carry_what_happened_before, wait_until_they_are_due, do_not_count_a_snooze,
                     deliver_delayed_events_on_time, keep_the_earliest_and_the_latest_failures};
                 dead::{keeps_all_that_is_known, keeps_raw_what_is_no_event, replays_once, replaces_a_letter_that_dies_again,
-                    keeps_a_letter_whose_replay_was_skipped, lists_by_page_and_discards};
+                    keeps_a_letter_whose_replay_was_skipped, lists_by_page_and_discards,
+                    holds_its_key_after_it_was_discarded, lets_a_replay_pass_that_was_discarded};
                 sharing::{delivers_nothing_twice, wakes_the_other_process, takes_over_from_the_dead, shares_what_the_dead_left,
                     fences_a_zombie, counts_deaths_under_the_mark, releases_to_the_others, adds_up_over_many_deaths,
                     moves_due_work_of_the_dead};

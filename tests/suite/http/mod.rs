@@ -1,6 +1,7 @@
 //! HTTP, from outside: a real listener on a loopback port of its own.
 
 pub mod client;
+mod dead;
 mod health;
 mod ingest;
 mod metrics;

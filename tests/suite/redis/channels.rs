@@ -147,6 +147,8 @@ async fn what_is_no_event_becomes_a_dead_letter_alone() {
     let last = letters.last().expect("there is one");
     assert!(last.failures[0].failure.message.contains("\"event_type\" is missing"), "{last:?}");
     assert_eq!((last.handler.as_str(), last.stream.as_str()), ("channel in", "moontide:channel:in"));
+    let replayed = bus.replay(last.id).await.expect_err("it has no handler");
+    assert!(replayed.to_string().ends_with("it came by channel in to nobody; publish it again"), "{replayed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,7 +145,7 @@ impl Taker {
             deaths: 0,
             received: now,
         };
-        dead::fields(&dead::Letter {
+        let letter = dead::Letter {
             handler: &format!("channel {}", &channel[..channel.floor_char_boundary(ATTRIBUTE_BYTES_MAX)]),
             group: "",
             version: "",
@@ -153,7 +153,8 @@ impl Taker {
             reason: DeathReason::Undecodable,
             failures: &[failure],
             idempotency_key: None,
-        })
+        };
+        self.store.shelf().lay(&letter).fields
     }
 
     async fn store_all(&self, mut items: Vec<Item>) {
@@ -178,7 +179,7 @@ impl Taker {
         let mut args = Args::of(&BRIDGE);
         args.push(self.store.keys.prefix());
         args.push(&self.store.process);
-        args.push(self.store.keys.own("dead"));
+        args.push(self.store.keys.dead());
         args.int(items.len() as u64);
         for item in items {
             match &item.claim {

@@ -1,13 +1,14 @@
--- Removes dead letters. Arguments: prefix; then letter and group, for each. Answers how many there were.
+-- Removes dead letters. Arguments: prefix, stream of dead letters; then letter and group, for each. Answers how many there
+-- were. One of ours that somebody else took away is only counted out.
 local removed = 0
 while at < #ARGV do
   local letter, group = take(), take()
-  if redis.call('XDEL', p .. 'dead', letter) == 1 then
+  if redis.call('XDEL', dead, letter) == 1 then
     removed = removed + 1
-    redis.call('HDEL', p .. 'dead:replayed', letter)
-    if redis.call('SISMEMBER', p .. 'groups', group) == 1 then
-      redis.call('HINCRBY', p .. 'group:' .. group, 'dead', -1)
-    end
+    seal(letter)
+  end
+  if let_go(letter) and redis.call('SISMEMBER', p .. 'groups', group) == 1 then
+    redis.call('HINCRBY', p .. 'group:' .. group, 'dead', -1)
   end
 end
 return removed

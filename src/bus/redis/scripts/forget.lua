@@ -1,4 +1,5 @@
--- Forgets a group; its dead letters stay, without a group. Arguments: prefix, group. Answers 0 where there is none.
+-- Forgets a group; its dead letters stay, without a group. Arguments: prefix, stream of dead letters, group. Answers 0 where
+-- there is none.
 local group = take()
 if redis.call('SISMEMBER', p .. 'groups', group) == 0 then return 0 end
 local why = being_moved(p .. 'group:' .. group)
@@ -17,13 +18,9 @@ for member, id in pairs(waiting) do
   redis.call('XDEL', parked, id)
 end
 -- Replays that were on their way are gone.
-for _, letter in ipairs(redis.call('HKEYS', p .. 'dead:replayed')) do
-  local entry = redis.call('XRANGE', p .. 'dead', letter, letter)[1]
-  local whose
-  for i = 1, entry and #entry[2] or 0, 2 do
-    if entry[2][i] == 'group' then whose = entry[2][i + 1] end
-  end
-  if not entry or whose == group then redis.call('HDEL', p .. 'dead:replayed', letter) end
+for _, letter in ipairs(redis.call('HKEYS', replayed)) do
+  local _, _, whose = of_ours(letter)
+  if not whose or whose == group then redis.call('HDEL', replayed, letter) end
 end
 letters_go(group, '')
 remove(group)

@@ -1,5 +1,5 @@
--- Hands a group over to another in small steps, each of which can be done again. Arguments: prefix, old and new group, how many
--- entries at most, the step and what it is about.
+-- Hands a group over to another in small steps, each of which can be done again. Arguments: prefix, stream of dead letters,
+-- old and new group, how many entries at most, the step and what it is about.
 local from, to, most, step, about = take(), take(), tonumber(take()), take(), take()
 local old, new = p .. 'group:' .. from, p .. 'group:' .. to
 local old_retry, new_retry = p .. 'retry:' .. from, p .. 'retry:' .. to

@@ -11,7 +11,7 @@ end
 
 -- From the newest letter on, what `from` gave up is another group's ('': nobody's).
 local function letters_go(from, to)
-  local newest = redis.call('XREVRANGE', p .. 'dead', '+', '-', 'COUNT', 1)[1]
+  local newest = redis.call('XREVRANGE', dead, '+', '-', 'COUNT', 1)[1]
   if not newest then return end
   local before = redis.call('HGET', p .. 'moved', from)
   local line = newest[1] .. ' ' .. to

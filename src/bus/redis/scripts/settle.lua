@@ -6,12 +6,13 @@
 -- under the batch's number: whoever repeats it is answered the same.
 local state, group, me = take(), take(), take()
 local receipts, slot, number = take(), take(), take()
-local standing, dead, replayed = p .. 'group:' .. group, p .. 'dead', p .. 'dead:replayed'
+local standing = p .. 'group:' .. group
 
 -- What belongs to the host is asked about once for the batch; what the runs name, when they do.
 local why_not = barred('SET', p .. 'record:', 'a') or barred('ZADD', due, 1, 'a')
-for _, key in ipairs({ 'parked', 'dead', 'bell' }) do why_not = why_not or barred('XADD', p .. key, '*', 'a', 'b') end
-for _, key in ipairs({ receipts, standing, delayed }) do
+for _, key in ipairs({ parked, dead, p .. 'bell' }) do why_not = why_not or barred('XADD', key, '*', 'a', 'b') end
+why_not = why_not or barred('XDEL', dead, '0-1') or barred('XRANGE', dead, '-', '+')
+for _, key in ipairs({ receipts, standing, delayed, ours }) do
   why_not = why_not or barred('HINCRBY', key, 'a', 1) or barred('HSET', key, 'a', 'b')
 end
 why_not = why_not or barred('SADD', p .. 'streams', 'a')
@@ -81,8 +82,7 @@ end
 -- '', verdict and what belongs to it.
 local function after_delivery(from)
   local verdict = ARGV[from + 5]
-  if verdict == 'R' then return from + 8 + ARGV[from + 7] end
-  if verdict == 'D' then return from + 7 + ARGV[from + 6] end
+  if verdict == 'R' or verdict == 'D' then return from + 8 + ARGV[from + 7] end
   return from + 6
 end
 
@@ -95,11 +95,11 @@ local function acknowledge(stream, from)
   end
 end
 
+-- A replay ended.
 local function forget_letter(letter)
-  if redis.call('XDEL', dead, letter) == 1 then
-    redis.call('HINCRBY', standing, 'dead', -1)
-  end
-  redis.call('HDEL', replayed, letter)
+  redis.call('XDEL', dead, letter)
+  seal(letter)
+  if let_go(letter) then redis.call('HINCRBY', standing, 'dead', -1) end
 end
 
 -- It goes back as it came: nobody's, with the same count, and its mark counts no death.
@@ -115,16 +115,18 @@ local function give_back(stream, from)
   end
 end
 
--- Applies a verdict; returns the dead letter, if the delivery became one.
-local function finish(from)
+-- Applies a verdict; returns the dead letter, if the delivery became one. `record`: the key of the run's, or ''.
+local function finish(from, record)
   local stream, replay, verdict = streams[ARGV[from]], ARGV[from + 4], ARGV[from + 5]
   if verdict == 'F' then return give_back(stream, from) end
   local letter
   if verdict == 'R' then
     park(p .. 'retry:' .. group, ARGV[from + 6], from + 8, from + 7 + ARGV[from + 7])
   elseif verdict == 'D' then
-    local last = from + 6 + ARGV[from + 6]
-    letter = redis.call('XADD', dead, '*', 'failed_at', iso8601(now), unpack(ARGV, from + 7, last))
+    local original, last = ARGV[from + 6], from + 7 + ARGV[from + 7]
+    letter = redis.call('XADD', dead, '*', 'failed_at', iso8601(now), unpack(ARGV, from + 8, last))
+    if original ~= '' then redis.call('HSET', originals, letter, original) end
+    redis.call('HSET', ours, letter, dead .. ' ' .. (record ~= '' and record or '-') .. ' ' .. group)
     redis.call('HINCRBY', standing, 'dead', 1)
   end
   if replay ~= '' then
@@ -138,6 +140,14 @@ local function finish(from)
   return letter
 end
 
+-- Whether a record holds its key against a run that replays the letter `pass` (or ''). One that names a letter does while
+-- the letter is there, and after we removed it; not when others took it away to handle its event anew.
+local function holds(record, pass)
+  local kind, letter = string.match(record, '^(%a+) (%S+)')
+  if kind == 'committed' then return true end
+  return letter ~= pass and (kind ~= 'dead' or is_there(letter))
+end
+
 -- The run's key is taken: its deliveries are done, its effects are dropped.
 local function taken(by, token, from, count)
   for _ = 1, count do
@@ -145,7 +155,7 @@ local function taken(by, token, from, count)
     acknowledge(streams[ARGV[from]], from)
     from = after_delivery(from)
   end
-  by = string.match(by, '^committed (.*)$') or string.match(by, '^dead %S+ (.*)$') or by
+  by = string.match(by, '^committed (.*)$') or string.match(by, '^%a+ %S+ (.*)$') or by
   return by == token and 'A' or 'X' .. by
 end
 
@@ -199,7 +209,8 @@ end
 local function unfit_own(retries, dies)
   local why
   if retries then why = unfit(parked, 'stream') or unfit(due, 'zset') or unfit(delayed, 'hash') end
-  if dies then why = why or unfit(dead, 'stream') or unfit(standing, 'hash') end
+  if dies then why = why or unfit(dead, 'stream') end
+  for _, key in ipairs(dies and { ours, originals, standing } or {}) do why = why or unfit(key, 'hash') end
   return why
 end
 
@@ -232,9 +243,7 @@ local function run()
   local record, token, window, pass = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   if record ~= '' then
     local held = redis.call('GET', record)
-    if held and not (pass ~= '' and string.match(held, '^dead (%S+)') == pass) then
-      return taken(held, token, deliveries, count)
-    end
+    if held and holds(held, pass) then return taken(held, token, deliveries, count) end
   end
 
   local events = ARGV[at + 4]
@@ -259,7 +268,7 @@ local function run()
   local letter
   place = deliveries
   for _ = 1, count do
-    letter = finish(place) or letter
+    letter = finish(place, record) or letter
     place = after_delivery(place)
   end
   if record ~= '' then
