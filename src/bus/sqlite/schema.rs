@@ -30,6 +30,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The log is moved into the file when it has this many pages of 4 KiB.
 const CHECKPOINT_PAGES: i64 = 8192;
 const CACHED_STATEMENTS: usize = 96;
+/// What the writer keeps of the file: resident memory grows to it as the file grows, and stays.
+const CACHE_KIB: i64 = 65_536;
 
 /// The connection that writes. A file that is not ours is refused; nothing is written yet.
 pub(super) fn open_writer(place: &Place, patience: Duration) -> Result<Connection, Fault> {
@@ -49,7 +51,7 @@ pub(super) fn prepare(conn: &mut Connection, synchronous: Synchronous) -> Result
     conn.pragma_update(None, "journal_mode", "wal")?;
     conn.pragma_update(None, "synchronous", synchronous.pragma())?;
     conn.pragma_update(None, "temp_store", "memory")?;
-    conn.pragma_update(None, "cache_size", -65_536)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     conn.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4096 * 2)?;
     migrate(conn, MIGRATIONS)

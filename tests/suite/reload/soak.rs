@@ -13,7 +13,7 @@ use crate::support::Desk;
 
 const SAVE_EVERY: Duration = Duration::from_millis(200);
 const SAVES_PER_SAMPLE: usize = 5;
-/// Until SQLite's cache of the writer (64 MiB, `cache_size`) is full, resident memory grows with the file, by 120 bytes an event:
+/// Until SQLite's cache of the writer (64 MiB, `CACHE_KIB`) is full, resident memory grows with the file, by 120 bytes an event:
 /// it is filled before, so that what grows is what should not.
 const FILLED_BYTES: usize = 80 << 20;
 /// What the allocator keeps of a burst (the machine stood still, and two thousand events wait) is no growth: it is there once.
