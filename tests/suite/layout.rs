@@ -88,7 +88,8 @@ fn sources() -> Vec<Source> {
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).expect("sources are text");
         let path = path.strip_prefix(root).expect("it was found below the root").display().to_string();
-        Source { path, code: code(&text), text }
+        let tests = path.contains("/tests/") || path.ends_with("/tests.rs");
+        Source { code: if tests { String::new() } else { code(&text) }, path, text }
     };
     found.into_iter().map(read).collect()
 }

@@ -26,6 +26,7 @@ use crate::outcome::{Emit, Failure, FailureKind, RecordKey};
 static BRIDGE: LazyLock<Procedure> = LazyLock::new(|| {
     Procedure::new(concat!(
         include_str!("../scripts/effects.lua"),
+        include_str!("../scripts/letters.lua"),
         include_str!("../scripts/iso8601.lua"),
         include_str!("../scripts/bridge.lua")
     ))
@@ -178,8 +179,8 @@ impl Taker {
     fn args(&self, items: &[Item]) -> Args {
         let mut args = Args::of(&BRIDGE);
         args.push(self.store.keys.prefix());
-        args.push(&self.store.process);
         args.push(self.store.keys.dead());
+        args.push(&self.store.process);
         args.int(items.len() as u64);
         for item in items {
             match &item.claim {

@@ -1,13 +1,14 @@
--- Stores messages of channels. Arguments: prefix, process, key of dead letters, count; per message the lead that it needs or
+-- Stores messages of channels. Arguments: prefix, stream of dead letters, process, count; per message the lead that it needs or
 -- '', the key that claims it or '', for how many milliseconds, 'E' and an event, or 'L', count of the rest, and the names and
 -- values of a dead letter. Answers for each: S: stored; B: it was before; N: the lead is somebody else's; I and why not.
-local me, dead = take(), take()
+local me = take()
 local count = take()
 
 local function letter(from)
   local why = unfit(dead, 'stream')
   if why then return 'I' .. why end
-  redis.call('XADD', dead, '*', 'failed_at', iso8601(now), unpack(ARGV, from + 1, from + ARGV[from]))
+  local id = redis.call('XADD', dead, '*', 'failed_at', iso8601(now), unpack(ARGV, from + 1, from + ARGV[from]))
+  redis.call('HSET', ours, id, dead .. ' - ')
   return 'S'
 end
 
