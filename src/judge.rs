@@ -14,6 +14,10 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Most attempts that a policy can ask for.
 pub const ATTEMPTS_MAX: usize = 1000;
 
+/// How soon, and how long, a key is asked for again that a dead letter holds which others may take away.
+const CONTESTED_MIN: Duration = Duration::from_millis(100);
+const CONTESTED_MAX: Duration = Duration::from_secs(30);
+
 /// How often and how soon a failed delivery is tried again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
@@ -126,6 +130,7 @@ pub fn judge(outcome: Outcome, policy: &RetryPolicy, at: Circumstances) -> (Verd
         Outcome::Undecodable { reason } => dead(DeathReason::Undecodable, FailureKind::Event, reason),
         Outcome::Invalid { reason } => dead(DeathReason::Invalid, FailureKind::Event, reason),
         Outcome::Duplicate { by } => Verdict::Skip { by },
+        Outcome::Contested { by } => contested(at, by),
         Outcome::Released(_) => Verdict::Release,
     };
     (verdict, None)
@@ -141,6 +146,17 @@ fn retry(policy: &RetryPolicy, at: Circumstances, at_least: Duration, failure: F
     }
     let delay = policy.delay_after(at.attempt, at.chance).max(at_least);
     Verdict::Retry { delay, counted: true, failure }
+}
+
+/// Whoever has an event handled anew adds it before they take its dead letter away, so it may come while that is still there.
+/// It waits for as long again as it has waited, and when that is half a minute it is the duplicate that it looks like.
+fn contested(at: Circumstances, by: String) -> Verdict {
+    if at.age >= CONTESTED_MAX {
+        return Verdict::Skip { by };
+    }
+    let message = format!("its idempotency key is held by the dead letter of {by}, which others may be taking away");
+    let failure = Failure::new(FailureKind::Refused, message);
+    Verdict::Retry { delay: at.age.max(CONTESTED_MIN), counted: false, failure }
 }
 
 fn snooze(policy: &RetryPolicy, at: Circumstances, after: Duration, reason: String) -> Verdict {

@@ -157,6 +157,8 @@ pub enum Outcome {
     Invalid { reason: String },
     /// Another delivery holds the record already: nothing was run.
     Duplicate { by: String },
+    /// The same, but what it became may just be taken away, so that this delivery can be run after all.
+    Contested { by: String },
     /// Not the run's fault: the host stops, or the VM died because of a neighbour.
     Released(Release),
 }

@@ -305,6 +305,8 @@ pub struct Recorded {
     /// [`Delivery::token`] of the delivery that wrote it.
     pub by: String,
     pub dead: Option<DeadId>,
+    /// Its dead letter lies where others can take it away, to have its event handled anew: then it holds nothing any more.
+    pub contested: bool,
 }
 
 /// One key of state.

@@ -125,6 +125,7 @@ async fn check_record(run: &Rc<Run>, task: &Task, key: RecordKey) -> Result<(), 
     let Some(answer) = until_end(run, task.lookups.recorded(key)).await else { return Err(None) };
     let Ok(recorded) = answer else { return Err(Some(Outcome::Released(Release::StoreAway))) };
     match recorded.filter(|recorded| is_foreign(&task.delivery, recorded)) {
+        Some(recorded) if recorded.contested => Err(Some(Outcome::Contested { by: recorded.by })),
         Some(recorded) => Err(Some(Outcome::Duplicate { by: recorded.by })),
         None => Ok(()),
     }

@@ -57,6 +57,7 @@ fn the_table() {
         (Outcome::Undecodable { reason: text() }, "dead: undecodable", "dead: undecodable"),
         (Outcome::Invalid { reason: text() }, "dead: invalid", "dead: invalid"),
         (Outcome::Duplicate { by: text() }, "skip: why", "skip: why"),
+        (Outcome::Contested { by: text() }, "snooze for 0", "snooze for 0"),
         (Outcome::Released(Release::Stopping), "release", "release"),
         (Outcome::Released(Release::Neighbour), "release", "release"),
         (Outcome::Released(Release::StoreAway), "release", "release"),
@@ -79,6 +80,21 @@ fn delays_grow_by_the_factor_up_to_the_cap() {
 fn a_snooze_ends_with_the_age_of_the_event() {
     assert_eq!(word(snooze(600), 1, 900), "snooze for 100");
     assert_eq!(word(snooze(600), 1, 1000), "dead: exhausted");
+}
+
+#[test]
+fn a_contested_key_is_asked_for_again_until_it_is_a_duplicate() {
+    let (mut age, mut tries) = (Duration::ZERO, 0);
+    loop {
+        let contested = Outcome::Contested { by: "why".to_owned() };
+        let policy = RetryPolicy { max_age: Duration::from_millis(1), ..policy() };
+        match judge(contested, &policy, Circumstances { age, ..at(1, 0) }).0 {
+            Verdict::Retry { delay, counted: false, .. } => age += delay,
+            other => break assert_eq!(other, Verdict::Skip { by: "why".to_owned() }),
+        }
+        tries += 1;
+    }
+    assert!((30..60).contains(&age.as_secs()) && tries == 10, "{tries} tries in {age:?}");
 }
 
 #[test]

@@ -41,7 +41,8 @@ impl Ledger for RedisBus {
             let holds = |holder: &Holder| holder.needs().is_none_or(|letter| !gone.contains(&letter));
             holders.iter_mut().for_each(|holder| *holder = holder.take().filter(holds));
         }
-        Ok(holders.into_iter().map(|holder| holder.map(Holder::told)).collect())
+        let shared = self.store.options.dead_letters_stream.is_some();
+        Ok(holders.into_iter().map(|holder| Some(holder?.told(shared))).collect())
     }
 }
 
@@ -108,7 +109,9 @@ impl Holder {
         self.letter.filter(|_| !self.sealed)
     }
 
-    fn told(self) -> Recorded {
-        Recorded { by: self.by, dead: self.letter.and_then(DeadId::at) }
+    /// `shared`: others can take letters away.
+    fn told(self, shared: bool) -> Recorded {
+        let contested = shared && self.needs().is_some();
+        Recorded { by: self.by, dead: self.letter.and_then(DeadId::at), contested }
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn recorded(conn: &Connection, keys: &[RecordKey], now: Millis) -> Re
     keys.iter()
         .map(|key| {
             let Some(found) = find(conn, *key, now)? else { return Ok(None) };
-            Ok(Some(Recorded { by: by(conn, &found)?, dead: found.dead }))
+            Ok(Some(Recorded { by: by(conn, &found)?, dead: found.dead, contested: false }))
         })
         .collect()
 }

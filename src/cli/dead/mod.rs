@@ -24,8 +24,8 @@ Examples:
 A replay gives the event to its handler once more, with all its attempts and the same idempotency key. What was
 discarded is gone; its idempotency record stays.
 
-A stream of dead letters on Redis can be shared with other services: what they put there has the reason `foreign`. Its
-replay puts the event back into the stream that it came from, for everybody who reads that.";
+A stream of dead letters on Redis can be shared with other services: what they put there has the reason `foreign`, and is
+meant by --all, too. Its replay puts the event back into the stream that it came from, for everybody who reads that.";
 
 /// What can be done with dead letters.
 #[derive(Debug, clap::Subcommand)]

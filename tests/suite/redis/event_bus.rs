@@ -137,6 +137,23 @@ async fn what_we_gave_up_is_reprocessed_by_them() {
     }
 }
 
+/// They add the event before they take the letter away, and between the two we may look.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_waits_for_its_letter_to_be_taken_away() {
+    let shop = Shop::new(Kind::Redis, &format!("{AS_THEIRS}{SHARED}")).await;
+    let _worker = shop.0.start();
+    shop.break_it();
+    shop.theirs("publish", Some("5"));
+    shop.until_letters(1).await;
+    let (letter, _) = shop.letters().remove(0);
+    shop.mend_it();
+    shop.theirs("publish", Some("5"));
+    shop.0.until("it waits", async || shop.0.said("others may be taking away") > 0).await;
+    assert_eq!(shop.handled("5"), None);
+    shop.0.server().call(&["XDEL", "event_dlq", &letter]);
+    shop.until_handled("5").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_we_discarded_is_not_handled_when_it_comes_late() {
     let shop = Shop::new(Kind::Redis, SHARED).await;

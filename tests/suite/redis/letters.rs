@@ -6,7 +6,7 @@ use std::time::Duration;
 use moontide::bus::redis::{Address, Options, RedisBus};
 use moontide::bus::{
     Answer, Bus, BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, DeadReason, Delivery, Inbox, Ledger, Overview,
-    Replayed,
+    Recorded, Replayed,
 };
 
 use super::server::{Kind, Server};
@@ -70,8 +70,11 @@ impl Shop {
     }
 
     async fn holder(&self) -> Option<Option<DeadId>> {
-        let recorded = self.bus.recorded(&[record_key("key")]).await.expect("it is readable");
-        recorded[0].as_ref().map(|holder| holder.dead)
+        self.recorded().await.map(|holder| holder.dead)
+    }
+
+    async fn recorded(&self) -> Option<Recorded> {
+        self.bus.recorded(&[record_key("key")]).await.expect("it is readable").remove(0)
     }
 
     async fn letters(&self) -> Vec<DeadLetter> {
@@ -116,6 +119,7 @@ async fn an_event_whose_letter_others_took_is_handled_anew() {
         let (_, letter) = shop.dead_one("a").await;
         assert_eq!(shop.holder().await, Some(Some(letter)), "while it is there, it holds the key");
         assert!(matches!(shop.late_one("late").await, Answer::Duplicate { .. }));
+        assert!(shop.recorded().await.is_some_and(|holder| holder.contested), "others may take it away just now");
         shop.take_away(letter, "orders");
         assert_eq!(shop.holder().await, None);
         let again = receive_one(&shop.inbox).await;
@@ -196,7 +200,8 @@ async fn what_is_too_old_goes_and_goes_on_holding_its_key_but_foreign_letters_st
         shop.until_counted(0).await;
         assert_eq!(shop.letters().await.len(), 300);
         assert!(shop.letters().await.iter().all(|letter| letter.reason == DeadReason::Foreign));
-        assert_eq!(shop.holder().await, Some(Some(letter)));
+        let sealed = Recorded { by: delivery.token(), dead: Some(letter), contested: false };
+        assert_eq!(shop.recorded().await, Some(sealed));
         assert_eq!(shop.late_one("late").await, Answer::Duplicate { by: delivery.token() });
         shop.server.advance(2 * DAY.as_millis() as i64);
         assert_eq!(shop.holder().await, None, "as long as its window says");
@@ -409,6 +414,7 @@ async fn letters_stay_where_they_are_when_the_stream_gets_another_name() {
     assert!(renamed.list(list).await.expect("they are readable").is_empty());
     let held = renamed.recorded(&[record_key("key")]).await.expect("it is readable");
     assert_eq!(held[0].as_ref().and_then(|holder| holder.dead), Some(letter), "it holds its key");
+    assert!(held[0].as_ref().is_some_and(|holder| !holder.contested), "nobody else takes what lies under our prefix");
     let _reader = renamed.subscribe(subscription("other")).await.expect("the group is opened");
     shop.server.advance(1000);
     assert_eq!(renamed.replay(letter).await.expect("it is readable"), Replayed::Missing);

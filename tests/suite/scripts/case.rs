@@ -87,7 +87,8 @@ impl Case {
         }
         for (key, by) in self.given["recorded"].as_object().into_iter().flatten() {
             let dead = by["dead"].as_u64().map(DeadId);
-            let recorded = Recorded { by: by["by"].as_str().expect("by is text").to_owned(), dead };
+            let contested = by["contested"] == true;
+            let recorded = Recorded { by: by["by"].as_str().expect("by is text").to_owned(), dead, contested };
             ledger.records.insert(RecordKey::new(group, "order.created", key), recorded);
         }
         ledger
@@ -147,6 +148,7 @@ fn outcome(finished: &Finished) -> Value {
         Outcome::Undecodable { reason } => json!({ "undecodable": reason }),
         Outcome::Invalid { reason } => json!({ "invalid": reason }),
         Outcome::Duplicate { by } => json!({ "duplicate": by }),
+        Outcome::Contested { by } => json!({ "contested": by }),
         Outcome::Released(release) => json!({ "released": format!("{release:?}") }),
     };
     came["reads"] = finished.reads.iter().map(|read| format!("{} {:?}", read.key, read.seen)).collect();
