@@ -12,7 +12,7 @@ use crate::rig::rest;
 use crate::support::PATIENCE;
 
 const STREAM: &str = "ecommerce.checkout.events";
-const DEAD: &str = "moontide:dead";
+const DEAD: &str = "event_dlq";
 const GROUPS: [&str; 6] = [
     "checkout-audit",
     "checkout-cqrs",
