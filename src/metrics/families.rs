@@ -68,7 +68,10 @@ impl Metrics {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             register(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
-        let gauge = |name: &str, help: &str| register(&registry, IntGaugeVec::new(Opts::new(name, help), &["handler"]));
+        let labelled = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| labelled(name, help, &["handler"]);
         let seconds = |name: &str, help: &str, first: f64, labels: &[&str]| {
             let buckets = exponential_buckets(first, 4.0, 11).expect("start and factor are positive");
             register(&registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
@@ -124,13 +127,7 @@ impl Metrics {
                 &["handler", "result"],
             ),
             defects: counter("moontide_worker_defects_total", "Workers that a defect of the host ended.", &["handler"]),
-            info: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("moontide_handler_info", "1 for the version that serves."),
-                    &["handler", "version"],
-                ),
-            ),
+            info: labelled("moontide_handler_info", "1 for the version that serves.", &["handler", "version"]),
             custom: Arc::new(CustomFamilies::new(registry.clone())),
             outages: Arc::default(),
             registry,

@@ -42,7 +42,7 @@ async fn opened(server: &Server, instance: &str) -> Arc<RedisBus> {
     let options = Options {
         instance: instance.into(),
         beat_every: Duration::from_millis(20),
-        recovery_time: Duration::from_millis(500),
+        recovery_time: Duration::from_secs(20),
         ..options(&server.url())
     };
     RedisBus::open(options).await.expect("the server can be used")
