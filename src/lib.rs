@@ -26,7 +26,7 @@
 //! | [`draft`] | an event as somebody outside writes it, and what is filled in | stores, who sent it |
 //! | [`letter`] | a dead letter as JSON, for whoever asks | where it lay, who asks |
 //! | [`config`] | every key, its default, its unit, and what contradicts what | what is running |
-//! | [`http`] | events in over HTTP; what is answered to whom, and caps on what clients can make us hold | stores, the host |
+//! | [`http`] | events in over HTTP, dead letters on their way again; what is answered to whom, and caps on what clients can make us hold | stores, the host |
 //! | [`host`] | which parts there are, and the order in which they start and stop | the command line |
 //! | [`demo`] | a seeded day of checkouts, and the proof that it adds up | how it is run |
 //! | [`cli`] | flags, exit codes, what is printed | decisions of any kind |

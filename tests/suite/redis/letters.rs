@@ -384,7 +384,10 @@ async fn an_acl_that_forbids_the_stream_of_dead_letters_is_named_and_costs_no_ev
         forbid(&["~event_dlq", "~orders", "~moontide:*", "~state:*"]);
         let error = bus.replay(id).await.expect_err("it is forbidden");
         assert!(error.to_string().contains("no permission to XADD the key \"events:x\""), "{error}");
-        assert_eq!(bus.list(foreign).await.expect("they are readable").len(), 2);
+        let named: String = server.get(&["XADD", DLQ, "*", "type", "x", "stream", "theirs"]);
+        let error = bus.replay(named.parse().expect("it has a number")).await.expect_err("it is forbidden");
+        assert!(error.to_string().contains("no permission to TYPE the key \"theirs\""), "{error}");
+        assert_eq!(bus.list(foreign).await.expect("they are readable").len(), 3);
     }
 }
 
