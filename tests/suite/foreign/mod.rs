@@ -3,6 +3,7 @@
 //! Their programs are in `tests/clients`, each written as the service is that it stands for. `scripts/test` installs their
 //! libraries; without those these tests fail, and say so.
 
+mod channels;
 mod choreography;
 mod compose;
 mod documents;
