@@ -16,7 +16,8 @@ const SAVES_PER_SAMPLE: usize = 5;
 /// Until SQLite's cache of the writer (64 MiB, `CACHE_KIB`) is full, resident memory grows with the file, by 120 bytes an event:
 /// it is filled before, so that what grows is what should not.
 const FILLED_BYTES: usize = 80 << 20;
-/// What the allocator keeps of a burst (the machine stood still, and two thousand events wait) is no growth: it is there once.
+/// The allocator keeps pages for each thread and size, and up to a dozen MiB more after a hard moment of the machine, once: what
+/// is alive in them stays below 3 MiB (counted over 20 minutes).
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
 const BROKEN: [&str; 4] = [
