@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::layout::EXT;
@@ -24,11 +25,15 @@ pub(super) const HOST: &str = "moontide-";
 
 /// Fields for `members`: those that are texts, and one for all others. No field is called like one of `taken`, or like one of
 /// the host's.
-pub(super) fn fields(members: Members, taken: &[String], add: &mut impl FnMut(Bytes, Bytes)) -> Option<Json> {
+pub(super) fn fields(
+    members: Vec<(String, &RawValue)>,
+    taken: &[String],
+    add: &mut impl FnMut(Bytes, Bytes),
+) -> Option<Json> {
     if members.len() > FIELDS_MAX {
-        return Some(object(&members));
+        return Some(object(&members.into_iter().collect()));
     }
-    let mut rest = Members::new();
+    let mut rest = BTreeMap::new();
     let free = |name: &String| !name.is_empty() && !name.starts_with(HOST) && !taken.contains(name);
     for (name, value) in members {
         match serde_json::from_str::<String>(value.get()) {
@@ -56,7 +61,7 @@ pub(super) fn joined(together: Option<&Bytes>, rest: Members) -> Result<Option<J
     Ok(Some(object(&members)))
 }
 
-pub(super) fn object(members: &Members) -> Json {
+fn object<V: Serialize>(members: &BTreeMap<String, V>) -> Json {
     Json::trusted(serde_json::to_vec(members).expect("texts and JSON are always JSON"))
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::spec::{Copied, Encoding, Otherwise, Place, Room, Spec, SpecError, TraceSpec};
 use super::time::Unit;
 use super::{Fields, MESSAGE};
@@ -53,6 +55,8 @@ pub(super) struct Parts {
     pub name: String,
     /// The fields that mean something, in the order in which they are written.
     pub fields: Vec<String>,
+    /// Their names, as they are written.
+    pub names: Vec<Bytes>,
     /// For each attribute the places where it may lie.
     pub attributes: [Vec<At>; ATTRIBUTES.len()],
     pub trace: Option<Trace>,
@@ -167,6 +171,7 @@ impl Builder {
         let parts = Parts {
             name: name.to_owned(),
             marks: marks.into_iter().map(|place| self.at(place)).collect(),
+            names: self.fields.iter().map(|name| Bytes::from(name.clone())).collect(),
             fields: self.fields,
             attributes,
             trace,

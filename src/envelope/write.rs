@@ -3,9 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::Fields;
-use super::document::{Draft, quoted};
+use super::document::{Draft, Members, members, quoted};
 use super::extensions;
 use super::layout::{ATTRIBUTES, At, Layout, Parts, SUBJECT, TIME, TRACEPARENT, Trace, is_written};
 use super::spec::{Copied, Encoding, Otherwise, Room};
@@ -108,22 +109,18 @@ impl<'p> Writing<'p> {
     /// Writes what `ext` holds; answers which of the layout's extensions it lacks.
     fn extensions(&mut self, event: &Event) -> Vec<usize> {
         let parts = self.parts;
-        let members = event.ext.as_ref().map(|ext| extensions::members(ext).ok_or(ext));
-        let mut members = match members {
-            None => extensions::Members::new(),
-            Some(Ok(members)) => members,
+        let Some(ext) = &event.ext else { return (0..parts.ext.len()).collect() };
+        let Some(Members(mut members)) = members(ext.bytes()) else {
             // It is no object: it lies together, where there is room for that.
-            Some(Err(ext)) => {
-                if let Some(rest) = parts.rest {
-                    self.values[rest] = Some(ext.bytes().clone());
-                }
-                extensions::Members::new()
+            if let Some(rest) = parts.rest {
+                self.values[rest] = Some(ext.bytes().clone());
             }
+            return (0..parts.ext.len()).collect();
         };
         let mut absent = Vec::new();
         for (number, (name, at, _)) in parts.ext.iter().enumerate() {
-            match members.remove(*name) {
-                Some(value) => self.json(at, value.get()),
+            match members.iter().position(|(found, _)| found == name) {
+                Some(found) => self.json(at, members.remove(found).1.get()),
                 None => absent.push(number),
             }
         }
@@ -132,7 +129,7 @@ impl<'p> Writing<'p> {
     }
 
     /// Extensions without a place of their own.
-    fn room(&mut self, members: extensions::Members) {
+    fn room(&mut self, members: Vec<(String, &RawValue)>) {
         match &self.parts.room {
             Room::Fields => {
                 let others = &mut self.others;
@@ -198,10 +195,10 @@ impl<'p> Writing<'p> {
 
     fn done(self) -> Fields {
         let mut fields = Fields::with_capacity(self.parts.fields.len() + self.others.len());
-        for ((name, value), document) in self.parts.fields.iter().zip(self.values).zip(self.documents) {
+        for ((name, value), document) in self.parts.names.iter().zip(self.values).zip(self.documents) {
             let value = if document.is_empty() { value } else { Some(document.text().into()) };
             if let Some(value) = value {
-                fields.push((Bytes::copy_from_slice(name.as_bytes()), value));
+                fields.push((name.clone(), value));
             }
         }
         fields.extend(self.others);

@@ -196,11 +196,14 @@ async fn replace_under_load(kind: Kind) {
     // A batch takes it longer than `idle`.
     let _slow = OldWorker::start(server, "worker-2", &["--pause", "0.8"]);
     rig.until("it has a whole batch", async || pending(server, "worker-2").len() == 10).await;
-    let _ours = rig.start();
+    let our_worker = rig.start();
     let shared = async || ours(&rig).await.len() > 100 && !handled(server, "worker-2").is_empty();
     rig.until("all three have some", shared).await;
 
+    // Ours is so much faster that there are no batches for the others: it stands still until one of them has one.
+    our_worker.signal("STOP");
     let left = kill_in_a_batch(&rig, &mut dying).await;
+    our_worker.signal("CONT");
     rig.until("ours has adopted it", async || pending(server, "worker-1").is_empty()).await;
     rig.until("the slow one goes on", async || handled(server, "worker-2").len() > 10).await;
     let count = publisher.stop();
