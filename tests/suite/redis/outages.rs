@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
+use moontide::bus::redis::Options;
 use moontide::bus::{Bus, BusError};
 use tokio::time::{Instant, timeout};
 
 use super::proxy::{Mode, Proxy, Way};
-use super::rig::{Rig, open, passing};
+use super::rig::{Rig, open, options, passing};
 use super::server::{Kind, Server};
 
 /// What the bell's read takes at most, and two seconds; a defect takes far longer, or for ever.
 const SOON: Duration = Duration::from_secs(3);
-/// How long an answer is waited for whose loss nothing else shows.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Other tests have the same processors.
 const SLACK: Duration = Duration::from_secs(2);
 
 async fn half_open(ways: &[Way], before: Duration) {
     let server = Server::with(Kind::Redis, &[]);
     let proxy = Proxy::before(server.port()).await;
-    let mut rig = Rig::new(&proxy.url()).await;
+    // Where nothing else shows that an answer is lost, it is given up when it was waited for long enough.
+    let mut rig = Rig::with(Options { patience: SOON, ..options(&proxy.url()) }).await;
     rig.one().await;
     ways.iter().for_each(|way| proxy.set(*way, Mode::Lose));
     // Something is on its way while the line is dead: an event that is published, and somebody who waits for it.
@@ -29,7 +29,7 @@ async fn half_open(ways: &[Way], before: Duration) {
     proxy.heal();
     let healed = Instant::now();
     rig.one().await;
-    assert!(healed.elapsed() < PATIENCE + SLACK, "{ways:?} for {before:?}: progress after {:?}", healed.elapsed());
+    assert!(healed.elapsed() < SOON + SLACK, "{ways:?} for {before:?}: progress after {:?}", healed.elapsed());
     lost.await.expect("it did not panic").expect_err("its answer is lost");
     rig.check_all(&server);
 }

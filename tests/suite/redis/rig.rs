@@ -39,7 +39,11 @@ pub fn passing<T>(result: Result<T, BusError>) -> Result<T, String> {
 
 impl Rig {
     pub async fn new(url: &str) -> Self {
-        let bus = open(url).await.expect("the server can be used");
+        Self::with(options(url)).await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let bus = RedisBus::open(options).await.expect("the server can be used");
         let inbox = bus.subscribe(subscription("group")).await.expect("the group is opened").inbox;
         Self { bus, inbox, next: 0 }
     }

@@ -165,9 +165,13 @@ impl Taker {
             match answer.and_then(reply::list) {
                 Ok(answers) => return self.stored(&items, answers),
                 Err(fault) => {
+                    let told = self.store.told(fault).to_string();
                     // Nobody knows what became of them.
                     let (named, others): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.claim.is_some());
-                    others.iter().for_each(|item| self.lost(item, &self.store.told(fault.clone()).to_string()));
+                    others.iter().for_each(|item| self.lost(item, &told));
+                    if failures == 0 && !named.is_empty() {
+                        tracing::warn!("messages of channels wait to be stored: {told}");
+                    }
                     items = named;
                     failures += 1;
                     tokio::time::sleep(backoff(failures)).await;

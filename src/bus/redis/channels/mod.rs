@@ -148,15 +148,16 @@ struct Listener {
 
 impl Listener {
     async fn listen(self) {
-        let (mut failures, mut deaf_since) = (0, None);
+        let (mut failures, mut deaf_since, mut told) = (0, None, false);
         loop {
             match self.connect().await {
                 Ok(connection) => {
-                    failures = 0;
+                    (failures, told) = (0, false);
                     self.tell_listening(deaf_since.take());
                     self.hear(connection).await;
                 }
-                Err(fault) if deaf_since.is_none() || failures == 0 => {
+                Err(fault) if !told => {
+                    told = true;
                     tracing::error!("channels cannot be listened to, trying again: {}", self.store.told(fault));
                 }
                 Err(_) => {}
