@@ -97,7 +97,6 @@ async fn run(part: &Part, task: Task) -> anyhow::Result<bool> {
         found.panics,
         record.seconds
     );
-    found.wrong.iter().for_each(|text| println!("  {text}"));
     record.keep()?;
     Ok(clean)
 }

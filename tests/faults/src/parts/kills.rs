@@ -21,15 +21,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 const SETTINGS: &str = "[groups]\nrecovery = \"2s\"\n[sqlite]\nsynchronous = \"normal\"\n";
 
 pub async fn run(task: Task) -> Findings {
-    let mut found = Findings::default();
-    for seed in task.seeds(ROUNDS) {
-        let round = round(&task, seed).await;
-        if !round.is_clean() {
-            eprintln!("not clean: {}\n{:#?}", task.again(seed), round.wrong);
-        }
-        found.add(round);
-    }
-    found
+    super::rounds(&task, ROUNDS, |seed| round(&task, seed)).await
 }
 
 async fn round(task: &Task, seed: u64) -> Findings {
@@ -50,9 +42,6 @@ async fn round(task: &Task, seed: u64) -> Findings {
         }
     }
     let mut found = stage.check().await;
-    if !found.is_clean() {
-        found.wrong(format!("again: {}", task.again(seed)));
-    }
     found.fault("kill", KILLS as u64);
     found.bounds.insert("kill".into(), u64::try_from((RECOVERY + MARGIN).as_millis()).unwrap_or(u64::MAX));
     for release in releases {
