@@ -9,6 +9,7 @@ COPY config config
 COPY handlers handlers
 COPY benches benches
 COPY src src
+COPY tests tests
 RUN cargo build --release --locked --bin moontide
 
 FROM debian:bookworm-slim

@@ -9,7 +9,7 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use tempfile::TempDir;
 
-use crate::redis::server::{Kind, Server};
+use moontide_stage::server::{Kind, Server};
 
 /// A `moontide` that sees neither this repository's handlers nor anybody's configuration.
 fn moontide(folder: &TempDir) -> Command {

@@ -13,8 +13,8 @@ use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 
 use crate::cli::{Place, Running, until};
-use crate::redis::server::{Kind, Server};
 use crate::support::{Desk, PATIENCE, event};
+use moontide_stage::server::{Kind, Server};
 
 /// A host in a process of its own, under these variables and no others.
 fn run(place: &Place, arguments: &[&str], variables: &[(&str, &str)]) -> Running {

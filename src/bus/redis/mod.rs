@@ -256,8 +256,4 @@ impl Bus for RedisBus {
 }
 
 #[cfg(test)]
-#[path = "../../../tests/suite/redis/server/mod.rs"]
-#[expect(dead_code, reason = "the integration tests use all of it")]
-mod server;
-#[cfg(test)]
 mod tests;

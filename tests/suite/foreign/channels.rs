@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{ChildStdout, Stdio};
 
 use super::{ask, client};
-use crate::redis::server::Kind;
 use crate::rig::{Place, Rig};
+use moontide_stage::server::Kind;
 
 const COUNT: usize = 20;
 const TYPES: [&str; 3] = ["identity.patient.created", "user.created", "user.registered"];

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::compose::{self, Instance};
 use super::{ask, metric, place};
-use crate::redis::server::Server;
 use crate::rig::rest;
 use crate::support::PATIENCE;
+use moontide_stage::server::Server;
 
 const STREAM: &str = "ecommerce.checkout.events";
 const DEAD: &str = "event_dlq";

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use super::{ask, place};
-use crate::redis::server::{Kind, Server, free_port};
+use moontide_stage::server::{Kind, Server, free_port};
 
 /// Where the image works, and where things are mounted.
 const HOME: &str = "/moontide/";

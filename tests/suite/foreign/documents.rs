@@ -1,8 +1,8 @@
 //! Services that give each type a stream of its own, each in its layout.
 
 use super::{ask, at_once};
-use crate::redis::server::Kind;
 use crate::rig::{Place, Rig};
+use moontide_stage::server::Kind;
 
 /// What becomes of tasks and users; `subject` is the aggregate that it is about.
 const ANSWERS: &str = r#"

@@ -1,8 +1,8 @@
 //! Every layout of streams on one stream, and every one of them emitted again.
 
 use super::{ask, at_once};
-use crate::redis::server::Kind;
 use crate::rig::{Place, Rig};
+use moontide_stage::server::Kind;
 
 /// Emits what it gets once more to a stream of each layout. Every other document is built anew; the others leave as they came.
 const AGAIN: &str = r#"

@@ -2,8 +2,8 @@
 
 use super::{at_once, metric};
 use crate::http::client::get;
-use crate::redis::server::{Kind, free_port};
 use crate::rig::{Place, Rig};
+use moontide_stage::server::{Kind, free_port};
 
 const WANTED: &str =
     r#"return { on = "order.placed", start = "earliest", handle = function(event, ctx) ctx.kv:add("handled", 1) end }"#;

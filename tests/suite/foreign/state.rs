@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{ask, metric};
-use crate::redis::server::{Kind, free_port};
 use crate::rig::{Place, Rig};
 use crate::support::{PATIENCE, event};
+use moontide_stage::server::{Kind, free_port};
 
 /// One run at a time: who comes between reading and writing is somebody else.
 const COUNT: &str = r#"

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::client::{Reply, get, post, request, say};
 use super::{ON, metrics};
-use crate::redis::server::{Kind, Server};
 use crate::support::{Desk, config_from, event};
+use moontide_stage::server::{Kind, Server};
 
 /// Refuses what it is told to, and counts the rest.
 const PICKY: &str = r#"

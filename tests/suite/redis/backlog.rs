@@ -6,8 +6,8 @@ use std::time::Duration;
 use moontide::bus::redis::{Address, Options, RedisBus};
 use moontide::bus::{Answer, Bus, Overview, Run};
 
-use super::server::{Kind, Server};
 use crate::conformance::{PATIENCE, commit, subscription};
+use moontide_stage::server::{Kind, Server};
 
 /// What the server takes longer for is noted; in microseconds.
 const SLOW: &str = "50000";

@@ -14,9 +14,9 @@ use moontide::outcome::Emit;
 use moontide::streams::Streams;
 
 use super::rig::{entries, options};
-use super::server::{Kind, Server};
 use super::until;
 use crate::conformance::{self, add, commit, emit, id, pattern, receive_one, retry, run, settle_one, subscription};
+use moontide_stage::server::{Kind, Server};
 
 const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 

@@ -1,8 +1,8 @@
 //! The connection is cut at every byte: nothing is lost, nothing happens twice.
 
-use super::proxy::{Proxy, Way};
 use super::rig::{Rig, ids, is_settled};
-use super::server::{Kind, Server};
+use moontide_stage::proxy::{Proxy, Way};
+use moontide_stage::server::{Kind, Server};
 
 /// More bytes than any request or answer here has.
 const BYTES_MAX: usize = 4096;

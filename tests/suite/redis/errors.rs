@@ -8,9 +8,9 @@ use moontide::bus::{Bus, BusError, Delivery, Run};
 use tokio::time::timeout;
 
 use super::rig::{Rig, handled, open};
-use super::server::{Kind, Server};
 use super::until;
 use crate::conformance::{PATIENCE, emit};
+use moontide_stage::server::{Kind, Server};
 
 const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 

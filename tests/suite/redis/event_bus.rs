@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::server::Kind;
 use crate::rig::{Place, Rig};
+use moontide_stage::server::Kind;
 
 /// Handles each task once, unless its world is broken.
 const TASKS: &str = r#"

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::proxy::{Mode, Proxy, Way};
 use super::rig::{Rig, entries, pending};
-use super::server::{Kind, Server};
 use super::until;
+use moontide_stage::proxy::{Mode, Proxy, Way};
+use moontide_stage::server::{Kind, Server};
 
 /// A master, a replica that follows it through a proxy, and a sentinel.
 struct Deployment {

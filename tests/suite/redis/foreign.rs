@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use moontide::bus::redis::{Address, Adopt, AdoptRules, Options, RedisBus};
 use moontide::bus::{Answer, Bus, Overview, Start, Subscription};
 
-use super::server::{Kind, Server};
 use crate::conformance::{DONE, add, commit, id, receive, settle, subscription};
 use crate::docs;
 use crate::http::client::get;
 use crate::rig::{Place, Rig};
 use crate::support::free_port;
+use moontide_stage::server::{Kind, Server};
 
 const STREAM: &str = "shop.orders";
 const GROUP: &str = "legacy";

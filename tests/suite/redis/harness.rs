@@ -7,8 +7,8 @@ use moontide::bus::Features;
 use moontide::bus::redis::{Address, Options, RedisBus};
 use moontide::clock::Millis;
 
-use super::server::{Kind, Server};
 use crate::conformance::{Harness, Host};
+use moontide_stage::server::{Kind, Server};
 
 /// So long that a busy machine makes no zombie. Who really dies is known at once: all processes are on this machine.
 const RECOVERY: Duration = Duration::from_secs(2);

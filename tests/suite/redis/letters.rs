@@ -9,10 +9,10 @@ use moontide::bus::{
     Recorded, Replayed,
 };
 
-use super::server::{Kind, Server};
 use crate::conformance::{
     DONE, commit, emit, id, receive, receive_one, record, record_key, reject, run, settle_one, subscription, until,
 };
+use moontide_stage::server::{Kind, Server};
 
 const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 const DLQ: &str = "event_dlq";

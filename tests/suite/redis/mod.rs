@@ -12,17 +12,15 @@ mod letters;
 mod outages;
 mod power;
 mod process;
-mod proxy;
 mod quiet;
 mod resets;
 mod rig;
-pub mod server;
 mod storm;
 mod strange;
 mod tls;
 
 use harness::RedisHarness;
-use server::{Kind, Server};
+use moontide_stage::server::{Kind, Server};
 
 use crate::conformance::suite;
 

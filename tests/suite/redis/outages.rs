@@ -6,9 +6,9 @@ use moontide::bus::redis::Options;
 use moontide::bus::{Bus, BusError};
 use tokio::time::{Instant, timeout};
 
-use super::proxy::{Mode, Proxy, Way};
 use super::rig::{Rig, open, options, passing};
-use super::server::{Kind, Server};
+use moontide_stage::proxy::{Mode, Proxy, Way};
+use moontide_stage::server::{Kind, Server};
 
 /// What the bell's read takes at most, and two seconds; a defect takes far longer, or for ever.
 const SOON: Duration = Duration::from_secs(3);

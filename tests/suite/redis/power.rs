@@ -7,9 +7,9 @@ use std::sync::Arc;
 use moontide::bus::redis::{Address, Options, RedisBus};
 use moontide::bus::{Answer, Bus, Inbox};
 
-use super::server::{Kind, Server};
 use crate::conformance::{PATIENCE, add, commit, emit, id, record, record_key, reject, retry, run, subscription};
 use crate::rig::{COUNT, Place, Rig, SINK};
+use moontide_stage::server::{Kind, Server};
 
 const EVENTS: usize = 60;
 /// Settles that the cuts go through, and how many deliveries each has.

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::server::{Kind, Server};
 use super::storm::consumers_do_not_pile_up;
 use crate::crash;
-use crate::rig::{COUNT, Place, Rig, SINK, Worker};
+use crate::rig::{COUNT, Place, Rig, SINK};
 use crate::support::event;
+use moontide_stage::process::Process;
+use moontide_stage::server::{Kind, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_kills() {
@@ -50,7 +51,7 @@ const JOBS: u64 = 100;
 const RUNNING: usize = 4;
 
 /// One process that is in the middle of runs and has more in its buffer; then another one, which has nothing left to do.
-async fn busy_and_idle(settings: &str) -> (Rig, Worker, Worker) {
+async fn busy_and_idle(settings: &str) -> (Rig, Process, Process) {
     let rig = Rig::configured(Place::server(Kind::Redis), &[("job", SLOW)], settings).await;
     rig.server().call(&["SET", "state:slow", "true"]);
     let busy = rig.start_with(&["--name", "busy"]);

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::rig::open;
-use super::server::{Kind, Server};
 use super::until;
 use crate::conformance::{emit, subscription};
 use crate::worker::program;
+use moontide_stage::server::{Kind, Server};
 
 const HANDLERS: usize = 20;
 

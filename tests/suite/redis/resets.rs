@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use moontide::bus::{Answer, Bus, Subscription};
 
-use super::proxy::{Proxy, Way};
 use super::rig::{Rig, entries, handled, ids, is_settled, open, passing, pending};
-use super::server::{Kind, Server};
 use super::until;
 use crate::conformance::{PATIENCE, emit, subscription};
+use moontide_stage::proxy::{Proxy, Way};
+use moontide_stage::server::{Kind, Server};
 
 const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 

@@ -11,8 +11,8 @@ use moontide::bus::redis::{Address, Options, RedisBus};
 use moontide::bus::{Answer, Bus, BusError, Delivery, Inbox, Run};
 use tokio::time::{Instant, timeout};
 
-use super::server::Server;
 use crate::conformance::{PATIENCE, add, commit, emit, id, record, subscription};
+use moontide_stage::server::Server;
 
 pub struct Rig {
     pub bus: Arc<RedisBus>,

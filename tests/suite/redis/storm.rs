@@ -14,8 +14,9 @@ use moontide::outcome::Emit;
 use moontide::streams::Streams;
 use rand::Rng as _;
 
-use super::server::Kind;
-use crate::rig::{Place, Rig, Worker};
+use crate::rig::{Place, Rig};
+use moontide_stage::process::Process;
+use moontide_stage::server::Kind;
 
 const PROCESSES: usize = 3;
 /// Those of the demo.
@@ -29,7 +30,7 @@ async fn storm(kind: Kind, seconds: usize) {
     let mut rig = Rig::new(Place::server(kind), &[]).await;
     examples::write_to(&rig.dir.path().join("handlers")).expect("the examples are written");
     let plan = Plan::new(rig.rng.random(), seconds * PER_SECOND, SystemClock.now());
-    let mut workers: Vec<Worker> = (0..PROCESSES).map(|_| rig.start()).collect();
+    let mut workers: Vec<Process> = (0..PROCESSES).map(|_| rig.start()).collect();
     let groups = async || rig.backend.overview.groups().await.expect("the server answers").len();
     rig.until("all groups are open", async || groups().await == HANDLERS).await;
     feed(&rig, &plan.deliveries).await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use moontide::bus::redis::{Address, Options, RedisBus};
 use moontide::bus::{Answer, Bus, Ledger, Overview};
 
-use super::server::{Kind, Server};
 use crate::conformance::{DONE, commit, emit, id, receive, record, reject, run, set, settle, subscription, until};
+use moontide_stage::server::{Kind, Server};
 
 async fn open(server: &Server) -> Arc<RedisBus> {
     open_with(server, |_| {}).await

@@ -6,7 +6,7 @@ use std::process::Command;
 use moontide::bus::BusError;
 
 use super::rig::{Rig, open};
-use super::server::{Kind, Server, free_port};
+use moontide_stage::server::{Kind, Server, free_port};
 
 fn openssl(folder: &Path, arguments: &str) {
     let made = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();

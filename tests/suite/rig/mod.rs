@@ -8,17 +8,18 @@ pub mod rest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use moontide::bus::{DeadFilter, DeadLetter};
 use moontide::host::{self, Backend};
 use moontide::outcome::Emit;
+use moontide_stage::process::Process;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::redis::server::{Kind, Server};
 use crate::support::{PATIENCE, config_from, event};
+use moontide_stage::server::{Kind, Server};
 
 pub const COUNT: &str = r#"
 return {
@@ -101,21 +102,16 @@ impl Rig {
         }
     }
 
-    pub fn start(&self) -> Worker {
+    pub fn start(&self) -> Process {
         self.start_with(&[])
     }
 
     /// With these arguments besides.
-    pub fn start_with(&self, arguments: &[&str]) -> Worker {
-        let child = Command::new(env!("CARGO_BIN_EXE_moontide"))
-            .args(["run", "--config", "moontide.toml"])
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::options().append(true).create(true).open(self.log()).expect("a log file"))
-            .spawn();
-        Worker(child.expect("the binary starts"))
+    pub fn start_with(&self, arguments: &[&str]) -> Process {
+        let log = std::fs::File::options().append(true).create(true).open(self.log()).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moontide"));
+        command.args(["run", "--config", "moontide.toml"]).args(arguments).current_dir(self.dir.path());
+        Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))
     }
 
     /// Runs the command with these arguments to its end, and answers what it printed.
@@ -250,35 +246,6 @@ impl Rig {
         let entries = self.backend.state.scan("", None, 1_000_000).await.expect("the store answers");
         let number = |value: &[u8]| serde_json::from_slice(value).expect("values are whole numbers");
         entries.into_iter().map(|entry| (entry.key, number(&entry.value))).collect()
-    }
-}
-
-/// A process of the real binary; killed when dropped.
-pub struct Worker(Child);
-
-impl Worker {
-    pub fn kill(&mut self) {
-        self.0.kill().expect("it can be killed");
-        self.0.wait().expect("it ends");
-    }
-
-    /// Waits until it has ended by itself, in order.
-    pub fn ended(&mut self) {
-        let status = self.0.wait().expect("it ends");
-        assert!(status.success(), "{status}");
-    }
-
-    /// Sends it a signal by name.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status();
-        assert!(sent.expect("kill is there").success(), "it lives");
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

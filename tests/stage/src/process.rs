@@ -1,0 +1,52 @@
+//! A process that a test started, and that it stops, wakes and kills.
+
+use std::process::{Child, Command, ExitStatus};
+
+/// Killed when dropped.
+pub struct Process(Child);
+
+impl Process {
+    /// Starts `command`.
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display())))
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.0.kill().expect("it can be killed");
+        self.0.wait().expect("it ends");
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.0.wait().expect("it ends")
+    }
+
+    /// How it has ended, if it has.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("it is ours")
+    }
+
+    /// Waits until it has ended by itself, in order.
+    pub fn ended(&mut self) {
+        let status = self.wait();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success(), "it lives");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
