@@ -68,23 +68,23 @@ const LINES_MAX: usize = 400;
 /// Files that are longer, and up to what.
 const LONGER: &[(&str, usize)] = &[];
 
-struct Source {
+pub struct Source {
     /// From the root of the project: `src/bus/mod.rs`.
-    path: String,
+    pub path: String,
     text: String,
     /// Without comments and unit tests.
-    code: String,
+    pub code: String,
 }
 
 impl Source {
     /// The module of the crate that the file belongs to.
-    fn module(&self) -> &str {
+    pub fn module(&self) -> &str {
         let below = self.path.trim_start_matches("src/");
         below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
     }
 }
 
-fn sources() -> Vec<Source> {
+pub fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     walk(&root.join("src"), &mut found);

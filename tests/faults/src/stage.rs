@@ -117,9 +117,15 @@ impl Stage {
 
     /// Publishes the events of the next `count` numbers.
     pub async fn feed(&mut self, count: u64) {
+        let events = self.draw(count);
+        self.publish(events).await;
+    }
+
+    /// The events of the next `count` numbers, for whoever publishes them; the store must have them in the end.
+    pub fn draw(&mut self, count: u64) -> Vec<Emit> {
         let numbers = self.next..self.next + count;
         self.next += count;
-        self.publish(numbers.flat_map(truth::events).collect()).await;
+        numbers.flat_map(truth::events).collect()
     }
 
     /// Until the store says that it has them: what it took without saying so comes twice, and must have its effects once.

@@ -1,5 +1,6 @@
 //! The parts of the rig: each is one kind of trouble.
 
+pub mod failpoints;
 pub mod kills;
 
 use std::any::Any;
@@ -26,12 +27,20 @@ pub struct Part {
 }
 
 /// All of them, in the order in which a full run plays them.
-pub const ALL: &[Part] = &[Part {
-    name: "kills",
-    what: "processes killed with SIGKILL at any moment, and started again",
-    buses: &Bus::ALL,
-    run: |task| Box::pin(kills::run(task)),
-}];
+pub const ALL: &[Part] = &[
+    Part {
+        name: "kills",
+        what: "processes killed with SIGKILL at any moment, and started again",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "failpoints",
+        what: "processes that die at each named place on the way of an event",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(failpoints::run(task)),
+    },
+];
 
 /// The part of that name.
 pub fn named(name: &str) -> Option<&'static Part> {
