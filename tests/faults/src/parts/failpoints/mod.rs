@@ -20,7 +20,7 @@ use trial::Trials;
 /// Rounds of a full run; in each, a process dies once at each place.
 const ROUNDS: u64 = 100;
 /// How often a place is tried in a round before it counts as one that cannot be reached.
-const TRIES: u32 = 6;
+const TRIES: u32 = 12;
 const SETTINGS: &str = "[groups]\nrecovery = \"2s\"\n[sqlite]\nsynchronous = \"normal\"\n";
 
 pub async fn run(task: Task) -> Findings {

@@ -17,6 +17,8 @@ pub enum Way {
     Recovery,
     /// Two died with the same events in hand.
     Suspicion,
+    /// What one of all processes does is left to it.
+    Upkeep,
 }
 
 /// What brings a process to `point`.
@@ -28,6 +30,7 @@ pub fn way(point: &str) -> Way {
         "intake" => Way::Ingest { keyed: true },
         "takeover" | "recovery" => Way::Recovery,
         "mark" => Way::Suspicion,
+        "upkeep" => Way::Upkeep,
         _ => Way::Work,
     }
 }
@@ -65,6 +68,7 @@ mod tests {
             Way::Ingest { keyed: true },
             Way::Recovery,
             Way::Suspicion,
+            Way::Upkeep,
         ];
         for wanted in ways {
             assert!(ALL.iter().any(|point| way(point.name) == wanted), "{wanted:?}");

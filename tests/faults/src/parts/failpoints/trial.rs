@@ -56,6 +56,7 @@ impl Trials {
         match way {
             Way::Recovery => self.leave_orphans(1).await,
             Way::Suspicion => self.leave_orphans(2).await,
+            Way::Upkeep => self.leave_alone(),
             _ => {}
         }
         let pass = if tries_before == 0 { self.stage.rng.random_range(plan::passes(point.name)) } else { 1 };
@@ -73,12 +74,17 @@ impl Trials {
         found
     }
 
-    /// So many processes die in turn with the same events in hand, and nobody is there to take them over.
-    async fn leave_orphans(&mut self, deaths: u32) {
+    /// Nobody works on beside the next process.
+    fn leave_alone(&mut self) {
         if let Some((_, mut survivor)) = self.survivor.take() {
             survivor.signal("TERM");
-            survivor.ended();
+            survivor.wait();
         }
+    }
+
+    /// So many processes die in turn with the same events in hand, and nobody is there to take them over.
+    async fn leave_orphans(&mut self, deaths: u32) {
+        self.leave_alone();
         self.one_dies("run.after", 5, Way::Work).await;
         for _ in 1..deaths {
             self.one_dies("recovery.after", 2, Way::Recovery).await;
@@ -95,6 +101,7 @@ impl Trials {
             }
         };
         let died = ended.is_some_and(|status| status.signal() == Some(SIGABRT));
+        eprintln!("TRIAL {point}@{pass} {died} {ended:?} {:?}", victim.began.elapsed());
         *self.deaths.entry(point).or_default() += u64::from(died);
         died
     }
@@ -118,7 +125,7 @@ impl Trials {
     /// A little of what brings `victim` to its place.
     async fn bring_on(&mut self, victim: &mut Victim) {
         match victim.way {
-            Way::Work | Way::Recovery | Way::Suspicion => self.feed().await,
+            Way::Work | Way::Recovery | Way::Suspicion | Way::Upkeep => self.feed().await,
             Way::Reload => self.save().await,
             Way::Stop if victim.asked => tokio::time::sleep(Duration::from_millis(2)).await,
             Way::Stop => {
