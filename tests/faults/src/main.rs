@@ -80,10 +80,10 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Part>> {
 
 async fn run(part: &Part, task: Task) -> anyhow::Result<bool> {
     println!("{} on {}, seed {}", part.name, task.bus, task.seed);
-    let began = Instant::now();
-    let found = (part.run)(task.clone()).await;
+    let (began, record) = (Instant::now(), Record::begin(&task, Some(task.bus)));
+    let found = (part.run)(task).await;
     let clean = found.is_clean();
-    let record = Record::new(&task, Some(task.bus), began.elapsed(), found);
+    let record = record.end(began.elapsed(), found);
     println!("{}", serde_json::to_string(&record.found.faults)?);
     let found = &record.found;
     println!(

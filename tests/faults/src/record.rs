@@ -30,7 +30,8 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new(task: &Task, bus: Option<Bus>, took: Duration, found: Findings) -> Self {
+    /// Of what begins now: nothing is found yet.
+    pub fn begin(task: &Task, bus: Option<Bus>) -> Self {
         Self {
             part: task.part.to_owned(),
             bus,
@@ -40,9 +41,14 @@ impl Record {
             date: jiff::Timestamp::now().to_string().chars().take(16).collect::<String>() + "Z",
             command: format!("scripts/faults {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
             machine: machine(),
-            seconds: took.as_secs(),
-            found,
+            seconds: 0,
+            found: Findings::default(),
         }
+    }
+
+    /// With what was found in `took`.
+    pub fn end(self, took: Duration, found: Findings) -> Self {
+        Self { seconds: took.as_secs(), found, ..self }
     }
 
     /// Keeps it in place of the one before.

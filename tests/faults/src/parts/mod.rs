@@ -1,6 +1,7 @@
 //! The parts of the rig: each is one kind of trouble.
 
 pub mod kills;
+pub mod soak;
 
 use std::any::Any;
 use std::future::Future;
@@ -26,12 +27,20 @@ pub struct Part {
 }
 
 /// All of them, in the order in which a full run plays them.
-pub const ALL: &[Part] = &[Part {
-    name: "kills",
-    what: "processes killed with SIGKILL at any moment, and started again",
-    buses: &Bus::ALL,
-    run: |task| Box::pin(kills::run(task)),
-}];
+pub const ALL: &[Part] = &[
+    Part {
+        name: "kills",
+        what: "processes killed with SIGKILL at any moment, and started again",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "soak",
+        what: "an hour of mixed load with a fault each minute: memory, threads, descriptors, keys and consumers stay flat",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(soak::run(task)),
+    },
+];
 
 /// The part of that name.
 pub fn named(name: &str) -> Option<&'static Part> {
