@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::findings::Findings;
 use crate::place::Bus;
-use crate::task::Task;
 
 /// One run of one part on one bus.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,12 +30,12 @@ pub struct Record {
 
 impl Record {
     /// Of what begins now: nothing is found yet.
-    pub fn begin(task: &Task, bus: Option<Bus>) -> Self {
+    pub fn begin(part: &str, bus: Option<Bus>, seed: u64, share: f64) -> Self {
         Self {
-            part: task.part.to_owned(),
+            part: part.to_owned(),
             bus,
-            seed: task.seed,
-            share: task.share,
+            seed,
+            share,
             commit: commit(),
             date: jiff::Timestamp::now().to_string().chars().take(16).collect::<String>() + "Z",
             command: format!("scripts/faults {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
