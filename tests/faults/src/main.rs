@@ -8,7 +8,8 @@ use clap::{Parser, Subcommand};
 use moontide_faults::bugs;
 use moontide_faults::parts::{self, Part};
 use moontide_faults::place::Bus;
-use moontide_faults::record::Record;
+use moontide_faults::record::{self, Record};
+use moontide_faults::report;
 use moontide_faults::task::Task;
 
 #[derive(Parser)]
@@ -39,6 +40,8 @@ enum Command {
         /// Only those whose name contains one of these
         names: Vec<String>,
     },
+    /// Write docs/reliability.md from what the last runs found
+    Report,
     /// Say which parts there are
     List,
 }
@@ -63,6 +66,7 @@ async fn play(command: Command) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Bugs { names } => plant(&names),
+        Command::Report => report().map(|()| true),
         Command::Run { parts, bus, seed, share } => {
             let seed = seed.unwrap_or_else(rand::random);
             let mut clean = true;
@@ -84,6 +88,12 @@ fn plant(names: &[String]) -> anyhow::Result<bool> {
         record.end(began.elapsed(), found).keep()?;
     }
     Ok(clean)
+}
+
+fn report() -> anyhow::Result<()> {
+    let page = report::page(&record::all()?, include_str!("../found.md"));
+    let file = record::root().join("docs/reliability.md");
+    std::fs::write(&file, page).with_context(|| format!("{} cannot be written", file.display()))
 }
 
 fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Part>> {

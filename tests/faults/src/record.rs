@@ -63,7 +63,7 @@ impl Record {
     }
 }
 
-/// All records that are kept.
+/// All records that are kept, by part and bus.
 ///
 /// # Errors
 /// Where one cannot be read.
@@ -74,6 +74,7 @@ pub fn all() -> anyhow::Result<Vec<Record>> {
         records
             .push(serde_json::from_slice(&text).with_context(|| format!("{} is no record", entry.path().display()))?);
     }
+    records.sort_by_key(|record: &Record| (record.part.clone(), record.bus));
     Ok(records)
 }
 
