@@ -3,7 +3,9 @@
 //! What it can start within a fraction of the recovery time: a fast handler buffers a lot so that batches stay large, a
 //! slow one almost nothing so that other processes get the rest.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Received ahead: what was handled in this time lately.
 const AHEAD: Duration = Duration::from_millis(250);
