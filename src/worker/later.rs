@@ -19,13 +19,15 @@ pub(super) const AFTER_DEATH: Duration = Duration::from_secs(2);
 pub(super) const UNWRITABLE_WAIT: Duration = Duration::from_secs(5);
 
 /// How a delivery goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Again {
     Run,
     /// With no other run in its VM.
     Alone,
     /// In the queue of those that run alone in the process.
     Suspect,
+    /// Not at all: its dead letter, which says this, is tried again.
+    GiveUp(String),
 }
 
 /// Everything that waits.

@@ -97,16 +97,22 @@ fn effects_once(store: &Store, group: &str, number: Number, fate: &Fate) -> Opti
     (count != f64::from(fate.commits.min(1))).then(|| format!("{number} has {count} effects in {group}: {fate:?}"))
 }
 
-/// Of events with one idempotency key one is handled, and the others are skipped.
+/// Of events with one idempotency key one is handled, and the others are skipped. The letter of a killer holds no key: nothing
+/// was run that could say which it is.
 fn one_of_its_kind<'a>(plan: &'a Plan, truth: &'a Truth) -> impl Iterator<Item = String> + 'a {
     let keys = (0..plan.events.len()).filter(|number| plan.events[*number].same_as == *number);
     keys.filter_map(|key| {
         let same = |number: &Number| plan.events[*number].same_as == key && truth.published.contains(number);
         let group = plan.events[key].kind.trim_start_matches("work.");
         let fates = (0..plan.events.len()).filter(same).filter_map(|number| truth.fates(group).get(&number));
-        let (mut handled, mut all) = (0, 0);
-        fates.for_each(|fate| (handled, all) = (handled + fate.commits + fate.letters, all + 1));
-        (all > 0 && handled != 1).then(|| format!("{handled} of {all} events with the key of {key} were handled in {group}"))
+        let (mut handled, mut killers, mut all) = (0, 0, 0);
+        for fate in fates {
+            let is_killer = fate.reason == Some(DeathReason::Killer);
+            *if is_killer { &mut killers } else { &mut handled } += fate.commits + fate.letters;
+            all += 1;
+        }
+        let is_wrong = all > 0 && handled != 1 && (handled > 1 || killers == 0);
+        is_wrong.then(|| format!("{handled} of {all} events with the key of {key} were handled in {group}"))
     })
 }
 

@@ -65,7 +65,7 @@ async fn live(world: &Arc<World>) -> Elapsed {
     tokio::time::sleep(Duration::from_millis(1)).await;
     mend(world);
     let mended = world.elapsed();
-    let bound = QUIET_MAX + world.store.lock().due_in(mended).unwrap_or(0);
+    let bound = QUIET_MAX + world.store.lock().all_due_in(mended);
     let _ = tokio::time::timeout(Duration::from_millis(bound as u64), quiet(world)).await;
     world.elapsed() - mended
 }
@@ -113,7 +113,7 @@ async fn keep_alive(world: Arc<World>, slot: usize) {
         if gone {
             let millis = world.below(world.plan.restart_max + 1);
             tokio::time::sleep(Duration::from_millis(millis)).await;
-            let next = Process::start(&world, process.edition());
+            let next = Process::start(&world, world.edition_after(&process));
             world.processes.lock().insert(slot, next);
         } else {
             process.gone.notified().await;
@@ -224,6 +224,7 @@ fn reset(world: &World) {
 
 /// No fault goes on, and all handlers are there.
 fn mend(world: &World) {
+    *world.mended.lock() = true;
     for process in world.processes.lock().values() {
         process.thaw();
         process.reload(0);

@@ -212,8 +212,8 @@ fn events(rng: &mut SmallRng) -> Vec<Planned> {
         let at = at.min(SPAN);
         let kind = *KINDS.choose(rng).expect("there are some");
         let script = script(rng, storm, poison);
-        let twin = (0..number).rev().find(|_| rng.random_bool(0.02)).filter(|twin| has_key(events[*twin].script));
-        events.push(match twin {
+        let twin = (number > 0 && rng.random_bool(0.08)).then(|| rng.random_range(0..number));
+        events.push(match twin.filter(|twin| has_key(events[*twin].script)) {
             Some(twin) => Planned { at, same_as: events[twin].same_as, ..events[twin].clone() },
             None => Planned { at, kind, script, same_as: number },
         });

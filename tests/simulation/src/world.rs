@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::bus::Door;
 use crate::capacity::Capacity;
+use crate::editions::{self, Edition};
 use crate::flaw::Flaw;
 use crate::plan::Plan;
 use crate::process::Process;
@@ -41,6 +42,8 @@ pub struct World {
     /// Calls are not answered (true) or refused (false), to anybody.
     pub cut: Mutex<Option<bool>>,
     pub refuses_letters: Mutex<bool>,
+    /// All faults are over.
+    pub mended: Mutex<bool>,
     last_process: Mutex<ProcessId>,
 }
 
@@ -62,6 +65,7 @@ impl World {
             changed: Notify::new(),
             cut: Mutex::default(),
             refuses_letters: Mutex::default(),
+            mended: Mutex::default(),
             last_process: Mutex::default(),
         }
     }
@@ -136,6 +140,11 @@ impl World {
             self.due.notify_one();
         }
         self.changed.notify_one();
+    }
+
+    /// What a process loads that comes in the place of `before`.
+    pub fn edition_after(&self, before: &Process) -> Arc<Edition> {
+        if *self.mended.lock() { editions::first(0) } else { before.edition() }
     }
 
     /// What processes can do has changed.

@@ -206,6 +206,11 @@ impl Store {
         self.due.keys().next().map(|(at, _)| (at - self.now(elapsed)).max(0))
     }
 
+    /// In how many milliseconds all delayed work is due.
+    pub fn all_due_in(&self, elapsed: Elapsed) -> Millis {
+        self.due.keys().next_back().map_or(0, |(at, _)| (at - self.now(elapsed)).max(0))
+    }
+
     /// Moves what is due into its streams.
     pub fn move_due(&mut self, elapsed: Elapsed) {
         let later = self.due.split_off(&(self.now(elapsed) + 1, 0));
