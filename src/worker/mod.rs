@@ -154,8 +154,8 @@ impl Worker {
 
     fn receive_more(&mut self) {
         let concurrency = self.spec.program.load().manifest.concurrency;
-        let waiting = self.buffer.len() + self.suspects.len() + self.again.len() + self.later.len();
-        let room = self.pace.buffer(concurrency).saturating_sub(waiting);
+        let ready = self.buffer.len() + self.again.len() + self.later.soon();
+        let room = self.pace.room(concurrency, ready, self.suspects.len() + self.later.aside());
         if self.stopping || self.is_full() || room == 0 || self.receiving.is_some() {
             return;
         }

@@ -426,6 +426,16 @@ async fn a_suspect_that_is_repeated_still_runs_alone() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_set_aside_takes_no_slot_from_others() {
+    let bench = Bench::new(1);
+    bench.deliver([Delivery { orphaned: 1, deaths: 1, ..delivery(1) }, delivery(2), delivery(3)]);
+    bench.until_settled(3).await;
+    let log = bench.log.lock().join(", ");
+    assert_eq!(log, "run 2, settle 2, run 3, settle 3, mark 1, run 1, settle 1");
+    bench.end().await;
+}
+
 #[tokio::test]
 async fn age_is_told_by_the_stores_clock_alone() {
     let bench = Bench::new(8);

@@ -27,6 +27,12 @@ pub fn check(world: &World) {
     wrong.extend(sums(&world.plan, &store, &truth).map(|text| ("I2", text)));
     wrong.extend(nothing_of_the_lost(&store, &truth).map(|text| ("I2", text)));
     wrong.extend(store.letters.iter().filter_map(says_why).map(|text| ("I5", text)));
+    let blamed = GROUPS.into_iter().flat_map(|group| truth.fates(group).iter()).filter(|(number, fate)| {
+        let is_killer = world.plan.events.get(**number).is_some_and(|planned| planned.script.is_killer());
+        fate.reason == Some(DeathReason::Killer) && fate.blamed > 0 && !is_killer
+    });
+    let blamed = blamed.count();
+    (0..blamed).for_each(|_| truth.tally("innocent given up: processes died under its mark, by others"));
     wrong.into_iter().for_each(|(invariant, text)| truth.violation(invariant, text));
 }
 
@@ -36,7 +42,8 @@ fn expected(plan: &Plan, truth: &Truth, group: &str) -> Vec<Number> {
         Some(planned) => planned.kind.strip_prefix("work.") == Some(group),
         None => group == "audit",
     };
-    let children = truth.fates("audit").keys().copied().filter(|number| *number >= CHILDREN);
+    let is_there = |child: &Number| child.checked_sub(CHILDREN).is_some_and(|parent| truth.published.contains(&parent));
+    let children = truth.fates("audit").keys().copied().filter(is_there);
     truth.published.iter().copied().chain(children).filter(of).collect()
 }
 
@@ -63,7 +70,7 @@ fn ended_rightly(plan: &Plan, group: &str, number: Number, fate: &Fate) -> Optio
     }
     match fate.reason {
         Some(DeathReason::Killer) if fate.charged + fate.stuck < CRASH_BUDGET => wrong("is no killer"),
-        Some(DeathReason::Killer) if !script.is_killer() && fate.blamed > 0 => wrong("was given up for what others did"),
+        Some(DeathReason::Killer) if !script.is_killer() && fate.blamed_beside > 0 => wrong("was given up for another suspect"),
         Some(DeathReason::Killer) => None,
         Some(DeathReason::Exhausted) if fate.counted + 1 != ATTEMPTS => wrong("was given up too early"),
         Some(reason) if expected_death(script) != Some(reason) => wrong("was given up"),

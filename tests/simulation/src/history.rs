@@ -19,7 +19,7 @@ use crate::truth::Truth;
 use crate::world::{TEXT, World};
 
 /// When all faults are over, everything has ended within so many milliseconds, delays of the store's clock aside.
-const QUIET_MAX: Elapsed = 180_000;
+const QUIET_MAX: Elapsed = 600_000;
 /// Steps of a history that never ends by itself.
 const STEPS_MAX: usize = 200_000;
 

@@ -168,17 +168,18 @@ impl Plan {
         let processes = rng.random_range(1..=3);
         let recovery = rng.random_range(2..=6) * 1000;
         let events = events(rng);
+        let shared_letters = rng.random_bool(0.3);
         Self {
             processes,
             recovery,
             events,
-            faults: faults(rng, processes, recovery),
+            faults: faults(rng, processes, recovery, shared_letters),
             latency_max: *[0, 3, 40].choose(rng).expect("there are some"),
             failing: *[0, 0, 3, 12].choose(rng).expect("there are some"),
             late: *[0, 0, 2].choose(rng).expect("there are some"),
             shaken: *[0, 20, 50].choose(rng).expect("there are some"),
             restart_max: *[0, 500, 8000].choose(rng).expect("there are some"),
-            shared_letters: rng.random_bool(0.3),
+            shared_letters,
         }
     }
 
@@ -255,15 +256,17 @@ fn script(rng: &mut SmallRng, storm: bool, poison: f64) -> Script {
     }
 }
 
-fn faults(rng: &mut SmallRng, processes: usize, recovery: Elapsed) -> Vec<(Elapsed, Fault)> {
+fn faults(rng: &mut SmallRng, processes: usize, recovery: Elapsed, shared_letters: bool) -> Vec<(Elapsed, Fault)> {
     let count = *[0, 2, 4, 8].choose(rng).expect("there are some");
+    // An event whose key a letter holds asks again until it is old enough, ten times a second while the clock says it is not.
+    let step_max = if shared_letters { 60_000 } else { 3_600_000 };
     let mut faults: Vec<_> =
-        (0..count).map(|_| (rng.random_range(0..=SPAN), fault(rng, processes, recovery))).collect();
+        (0..count).map(|_| (rng.random_range(0..=SPAN), fault(rng, processes, recovery, step_max))).collect();
     faults.sort_by_key(|(at, _)| *at);
     faults
 }
 
-fn fault(rng: &mut SmallRng, processes: usize, recovery: Elapsed) -> Fault {
+fn fault(rng: &mut SmallRng, processes: usize, recovery: Elapsed, step_max: i64) -> Fault {
     let slot = rng.random_range(0..processes);
     let recovery = recovery as u64;
     match rng.random_range(0..20) {
@@ -271,7 +274,7 @@ fn fault(rng: &mut SmallRng, processes: usize, recovery: Elapsed) -> Fault {
         5..=7 => Fault::Stall { slot, millis: rng.random_range(1..3 * recovery) },
         8 | 9 => Fault::Stop { slot },
         10..=13 => Fault::Reload { slot, folder: rng.random_range(0..COUNT) },
-        14 => Fault::StoreClock { millis: rng.random_range(-3_600_000..=3_600_000) },
+        14 => Fault::StoreClock { millis: rng.random_range(-step_max..=step_max) },
         15 => Fault::ProcessClock { slot, millis: rng.random_range(-86_400_000..=86_400_000) },
         16 => Fault::Cut { slot: Some(slot), millis: rng.random_range(1..2 * recovery), silent: rng.random() },
         17 => Fault::Cut { slot: None, millis: rng.random_range(1..2 * recovery), silent: rng.random() },

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::ModelBus;
-use crate::editions::{Edition, after, config};
+use crate::editions::{Edition, GROUPS, after, config};
 use crate::events::Number;
 use crate::metrics;
 use crate::runner::{ModelRunner, Runs};
@@ -138,7 +138,7 @@ impl Process {
         }
         *self.standing.lock() = Standing::Dead;
         self.world.note(Step::Killed(self.id));
-        self.world.truth.lock().dead.insert(self.id, cause);
+        self.world.truth.lock().died(self.id, cause);
         self.weigh();
         self.world.holds(self.id, true);
         self.gone.notify_one();
@@ -171,6 +171,12 @@ impl Process {
         self.world.capacity.lock().change_all(self.id, self.world.elapsed(), |load| load.well = well);
     }
 
+    /// It waits for a mark of a group, or not any more.
+    pub fn marks(&self, group: usize, marking: bool) {
+        let now = self.world.elapsed();
+        self.world.capacity.lock().change(group, self.id, now, |load| load.marking = marking);
+    }
+
     /// How long it had room for a group.
     pub fn free_for(&self, group: &str) -> Elapsed {
         self.world.capacity.lock().free_at(place(group), self.id, self.world.elapsed())
@@ -201,6 +207,8 @@ impl Process {
                 Some(program) if reads(program) == reads(&worker.program.load()) => {
                     worker.program.store(Arc::clone(program));
                     self.offers(program);
+                    // A worker learns of more slots when something else happens to it.
+                    self.runs.forget_received();
                 }
                 _ => worker.stop.cancel(),
             }
@@ -272,6 +280,7 @@ async fn close(process: Arc<Process>) {
     }
     *process.closed.lock() = true;
     process.world.store.lock().leave(process.id);
+    GROUPS.iter().for_each(|group| process.world.truth.lock().unmarked(group, process.id));
     process.world.note(Step::Ended(process.id));
     process.world.spread_news();
     process.gone.notify_one();
@@ -283,7 +292,7 @@ async fn serve(process: Arc<Process>, program: Arc<Program>, spec: Spec) {
     let bus = ModelBus { process: process.clone() };
     let stop = spec.stop.clone();
     if let Some(inbox) = stop.run_until_cancelled(open(&bus, &program)).await {
-        process.offers(&program);
+        process.offers(&spec.program.load());
         work(inbox, spec).await;
     }
     process.worker_ended(&program);

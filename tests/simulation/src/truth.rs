@@ -8,7 +8,7 @@ use moontide::bus::{Answer, CRASH_BUDGET, Delivery, ORPHANED_ALONE};
 use moontide::judge::{DeathReason, Verdict};
 
 use crate::editions::{ATTEMPTS, GROUPS};
-use crate::events::{Number, number};
+use crate::events::{CHILDREN, Number, number};
 use crate::store::{Elapsed, ProcessId};
 
 /// Something that must not be.
@@ -37,9 +37,21 @@ pub struct Fate {
     pub charged: u32,
     /// Of those: ended by another event.
     pub blamed: u32,
+    /// Of those: by one that ran under its mark too.
+    pub blamed_beside: u32,
     marked_by: Option<ProcessId>,
+    /// Who ever wrote its mark: one that is cut off may go on with what was taken over from it.
+    markers: Vec<ProcessId>,
     /// Free time of its group when it began to wait.
     waiting: Option<Elapsed>,
+}
+
+/// The event that ended a process.
+#[derive(Clone, Copy, Debug)]
+struct Cause {
+    number: Number,
+    /// It ran under its mark.
+    marked: bool,
 }
 
 /// Everything that is known.
@@ -51,7 +63,7 @@ pub struct Truth {
     /// Published and lost with the store.
     pub lost: Vec<Number>,
     /// Which event ended a process; `None`: it was a fault.
-    pub dead: BTreeMap<ProcessId, Option<Number>>,
+    dead: BTreeMap<ProcessId, Option<Cause>>,
     /// The longest that an event waited although there was a free slot, in milliseconds.
     pub waited_max: Elapsed,
     pub violations: Vec<Violation>,
@@ -97,15 +109,27 @@ impl Truth {
         self.fate(group, number).waiting = None;
     }
 
+    /// A process died; `cause`: of an event.
+    pub fn died(&mut self, process: ProcessId, cause: Option<Number>) {
+        let marked = |number| self.fates.iter().any(|fates| fates.get(&number).is_some_and(|fate| fate.marked_by == Some(process)));
+        let cause = cause.map(|number| Cause { number, marked: marked(number) });
+        self.dead.insert(process, cause);
+    }
+
+    fn is_lost(&self, number: Number) -> bool {
+        self.lost.contains(&number) || number.checked_sub(CHILDREN).is_some_and(|parent| self.lost.contains(&parent))
+    }
+
     /// A living process got it.
     pub fn received(&mut self, group: &str, process: ProcessId, delivery: &Delivery) {
         let number = number(delivery);
         let marked_by = self.fate(group, number).marked_by.take_if(|by| *by != process);
         if let Some(by) = marked_by {
-            let cause = self.dead.get(&by).copied().flatten().filter(|cause| *cause != number);
+            let cause = self.dead.get(&by).copied().flatten().filter(|cause| cause.number != number);
             let fate = self.fate(group, number);
             fate.charged += 1;
             fate.blamed += u32::from(cause.is_some());
+            fate.blamed_beside += u32::from(cause.is_some_and(|cause| cause.marked));
         }
         let charged = self.fate(group, number).charged;
         if delivery.deaths != charged {
@@ -116,7 +140,9 @@ impl Truth {
 
     /// A suspect is marked as running alone.
     pub fn marked(&mut self, group: &str, process: ProcessId, number: Number) {
-        self.fate(group, number).marked_by = Some(process);
+        let fate = self.fate(group, number);
+        fate.marked_by = Some(process);
+        fate.markers.push(process);
     }
 
     /// The process's inbox closed, or it gave the event back: what it had marked counts no more.
@@ -131,8 +157,8 @@ impl Truth {
         let number = number(delivery);
         let suspect = delivery.orphaned >= ORPHANED_ALONE || delivery.deaths > 0;
         let fate = self.fate(group, number);
-        let (waiting, marked) = (fate.waiting.take(), fate.marked_by == Some(process));
-        if suspect && !marked {
+        let (waiting, marked) = (fate.waiting.take(), fate.markers.contains(&process));
+        if suspect && !marked && !self.is_lost(number) {
             self.violation("I3", format!("{group} runs the suspect {number} without its mark"));
         }
         if delivery.deaths >= CRASH_BUDGET {

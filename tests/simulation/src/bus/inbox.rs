@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moontide::bus::{Answer, BusError, Delivery, Inbox, ORPHANED_ALONE, Run};
+use moontide::bus::{Answer, BusError, Delivery, Inbox, ORPHANED_ALONE, Run, backoff};
 use tokio::sync::oneshot;
 
 use super::call::{Luck, lost, to_store};
@@ -47,14 +47,19 @@ impl Inbox for ModelInbox {
     }
 
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
-        let process = &self.bus.process;
-        let (group, world) = (place(&self.door.group), &process.world);
-        let marking = |marking| {
-            world.capacity.lock().change(group, process.id, world.elapsed(), |load| load.marking = marking);
-        };
-        marking(true);
+        let (process, group) = (&self.bus.process, place(&self.door.group));
+        process.marks(group, true);
         let marked = self.write_mark(delivery).await;
-        marking(false);
+        if marked.is_ok() {
+            process.marks(group, false);
+        } else {
+            // The worker does nothing else for that long.
+            let waiting = process.clone();
+            process.spawn(async move {
+                tokio::time::sleep(backoff(0)).await;
+                waiting.marks(group, false);
+            });
+        }
         marked
     }
 }

@@ -83,6 +83,11 @@ impl Runs {
         }
     }
 
+    /// What was received so far may wait.
+    pub fn forget_received(&self) {
+        self.received.lock().clear();
+    }
+
     fn enter(&self, live: Live) -> u64 {
         let mut last = self.last.lock();
         *last += 1;
