@@ -68,6 +68,9 @@ fn ended_rightly(plan: &Plan, group: &str, number: Number, fate: &Fate) -> Optio
     {
         return wrong("ended more processes than it may");
     }
+    if plan.is_calm() && fate.stuck > CRASH_BUDGET {
+        return wrong("cost more threads than it may");
+    }
     match fate.reason {
         Some(DeathReason::Killer) if fate.charged + fate.stuck < CRASH_BUDGET => wrong("is no killer"),
         Some(DeathReason::Killer) if !script.is_killer() && fate.blamed_beside > 0 => wrong("was given up for another suspect"),

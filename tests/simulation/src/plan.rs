@@ -183,6 +183,11 @@ impl Plan {
         }
     }
 
+    /// Whether no process ends.
+    pub fn is_calm(&self) -> bool {
+        self.faults.is_empty() && !self.events.iter().any(|event| matches!(event.script, Script::Kill { .. }))
+    }
+
     /// How often each kind of fault is planned.
     pub fn tallies(&self) -> Vec<(&'static str, u64)> {
         let faults = self.faults.iter().map(|(_, fault)| (fault.name(), 1));

@@ -183,7 +183,9 @@ impl Process {
     }
 
     fn beat_now(&self) {
-        self.world.store.lock().beat(self.id, self.world.elapsed());
+        let now = self.world.elapsed();
+        self.world.store.lock().beat(self.id, now);
+        self.world.truth.lock().beat(self.id, now);
     }
 
     // --- handlers ---
@@ -280,7 +282,7 @@ async fn close(process: Arc<Process>) {
     }
     *process.closed.lock() = true;
     process.world.store.lock().leave(process.id);
-    GROUPS.iter().for_each(|group| process.world.truth.lock().unmarked(group, process.id));
+    GROUPS.iter().for_each(|group| process.world.truth.lock().gave_back(group, process.id));
     process.world.note(Step::Ended(process.id));
     process.world.spread_news();
     process.gone.notify_one();

@@ -39,6 +39,7 @@ pub struct Fate {
     pub blamed: u32,
     /// Of those: by one that ran under its mark too.
     pub blamed_beside: u32,
+    held_by: Option<ProcessId>,
     marked_by: Option<ProcessId>,
     /// Who ever wrote its mark: one that is cut off may go on with what was taken over from it.
     markers: Vec<ProcessId>,
@@ -64,6 +65,8 @@ pub struct Truth {
     pub lost: Vec<Number>,
     /// Which event ended a process; `None`: it was a fault.
     dead: BTreeMap<ProcessId, Option<Cause>>,
+    /// When each process last said that it lives.
+    beats: BTreeMap<ProcessId, Elapsed>,
     /// The longest that an event waited although there was a free slot, in milliseconds.
     pub waited_max: Elapsed,
     pub violations: Vec<Violation>,
@@ -120,9 +123,26 @@ impl Truth {
         self.lost.contains(&number) || number.checked_sub(CHILDREN).is_some_and(|parent| self.lost.contains(&parent))
     }
 
+    /// A process said that it lives.
+    pub fn beat(&mut self, process: ProcessId, now: Elapsed) {
+        self.beats.insert(process, now);
+    }
+
     /// A living process got it.
-    pub fn received(&mut self, group: &str, process: ProcessId, delivery: &Delivery) {
+    pub fn received(
+        &mut self,
+        group: &str,
+        process: ProcessId,
+        delivery: &Delivery,
+        (now, recovery): (Elapsed, Elapsed),
+    ) {
         let number = number(delivery);
+        let from = self.fate(group, number).held_by.replace(process).filter(|from| *from != process);
+        if let Some(from) = from
+            && self.beats.get(&from).is_some_and(|beat| now - beat < recovery)
+        {
+            self.violation("I6", format!("{group} of {process} took {number} from {from}, which is alive"));
+        }
         let marked_by = self.fate(group, number).marked_by.take_if(|by| *by != process);
         if let Some(by) = marked_by {
             let cause = self.dead.get(&by).copied().flatten().filter(|cause| cause.number != number);
@@ -145,9 +165,10 @@ impl Truth {
         fate.markers.push(process);
     }
 
-    /// The process's inbox closed, or it gave the event back: what it had marked counts no more.
-    pub fn unmarked(&mut self, group: &str, process: ProcessId) {
+    /// The process's inbox closed: it holds nothing any more, and what it had marked counts no more.
+    pub fn gave_back(&mut self, group: &str, process: ProcessId) {
         for fate in self.fates[place(group)].values_mut() {
+            fate.held_by.take_if(|by| *by == process);
             fate.marked_by.take_if(|by| *by == process);
         }
     }
@@ -194,7 +215,7 @@ impl Truth {
             Verdict::Retry { counted: true, .. } => fate.counted += 1,
             Verdict::Retry { .. } => fate.snoozed += 1,
             Verdict::Dead { reason, .. } => (fate.letters, fate.reason) = (fate.letters + 1, Some(*reason)),
-            Verdict::Release => return fate.marked_by = None,
+            Verdict::Release => return fate.given_back(),
         }
         if matches!(verdict, Verdict::Retry { .. }) {
             // Another entry, which nothing is known of yet.
@@ -209,8 +230,12 @@ impl Truth {
 }
 
 impl Fate {
+    fn given_back(&mut self) {
+        (self.held_by, self.marked_by) = (None, None);
+    }
+
     fn ended(&mut self) {
-        (self.marked_by, self.waiting) = (None, None);
+        (self.held_by, self.marked_by, self.waiting) = (None, None, None);
     }
 
     /// How often it ended.

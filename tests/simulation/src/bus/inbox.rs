@@ -149,9 +149,14 @@ async fn claim(process: Arc<Process>, door: Arc<Door>, max: usize) {
 
 fn claim_now(process: &Process, door: &Door, max: usize) -> Vec<Delivery> {
     let world = &process.world;
+    if door.hand.lock().closed {
+        return Vec::new();
+    }
     let claimed = world.store.lock().claim(&door.group, process.id, max, world.elapsed());
     let mut truth = world.truth.lock();
-    claimed.iter().for_each(|delivery| truth.received(&door.group, process.id, delivery));
+    for delivery in &claimed {
+        truth.received(&door.group, process.id, delivery, (world.elapsed(), world.plan.recovery));
+    }
     claimed
 }
 
@@ -200,10 +205,11 @@ fn settle_one(world: &World, settler: &Settler, run: &Run) -> Answer {
 impl Drop for ModelInbox {
     /// What was received and never settled goes back, unless the process is dead: then nobody gives anything back.
     fn drop(&mut self) {
+        self.door.hand.lock().closed = true;
         let process = &self.bus.process;
         if process.standing() == Standing::Alive && !process.is_closed() {
             process.world.store.lock().close_inbox(&self.door.group, process.id);
-            process.world.truth.lock().unmarked(&self.door.group, process.id);
+            process.world.truth.lock().gave_back(&self.door.group, process.id);
             process.world.spread_news();
         }
     }

@@ -41,6 +41,8 @@ struct Hand {
     failed: Option<BusError>,
     /// There may be something to claim.
     news: bool,
+    /// The inbox is gone: a claim that is still on its way takes nothing.
+    closed: bool,
 }
 
 impl Door {
