@@ -73,7 +73,9 @@ fn ended_rightly(plan: &Plan, group: &str, number: Number, fate: &Fate) -> Optio
     }
     match fate.reason {
         Some(DeathReason::Killer) if fate.charged + fate.stuck < CRASH_BUDGET => wrong("is no killer"),
-        Some(DeathReason::Killer) if !script.is_killer() && fate.blamed_beside > 0 => wrong("was given up for another suspect"),
+        Some(DeathReason::Killer) if !script.is_killer() && fate.blamed_beside > 0 => {
+            wrong("was given up for another suspect")
+        }
         Some(DeathReason::Killer) => None,
         Some(DeathReason::Exhausted) if fate.counted + 1 != ATTEMPTS => wrong("was given up too early"),
         Some(reason) if expected_death(script) != Some(reason) => wrong("was given up"),
@@ -157,9 +159,13 @@ fn sums(plan: &Plan, store: &Store, truth: &Truth) -> impl Iterator<Item = Strin
 
 /// What was lost with the store left nothing in the new one.
 fn nothing_of_the_lost(store: &Store, truth: &Truth) -> impl Iterator<Item = String> {
-    let of = |number: &Number| GROUPS.into_iter().any(|group| store.state.contains_key(&format!("of/{group}/{number}")));
+    let of =
+        |number: &Number| GROUPS.into_iter().any(|group| store.state.contains_key(&format!("of/{group}/{number}")));
     let wrong = truth.lost.iter().filter(|number| of(number));
-    wrong.map(|number| format!("{number} was lost with the store, and has effects in the new one")).collect::<Vec<_>>().into_iter()
+    wrong
+        .map(|number| format!("{number} was lost with the store, and has effects in the new one"))
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 /// A letter names handler, version, event and attempt, and says why.

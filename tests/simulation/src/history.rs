@@ -36,7 +36,8 @@ pub struct History {
 
 /// Lets the history of a seed happen; `flaw`: what the model does wrong in it.
 pub fn happen(seed: u64, flaw: Option<Flaw>) -> History {
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("it needs no resources");
+    let runtime =
+        Builder::new_current_thread().enable_time().start_paused(true).build().expect("it needs no resources");
     runtime.block_on(async {
         let world = Arc::new(World::new(Plan::of(seed), seed, flaw));
         let quiet_after = live(&world).await;

@@ -79,6 +79,7 @@ pub fn run_with(first_seed: u64, histories: u64, threads: usize, flaw: Option<Fl
     scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let ended = workers.into_iter().map(|worker| worker.join());
-        ended.fold(Summary::default(), |all, one| all.with(one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
+        ended
+            .fold(Summary::default(), |all, one| all.with(one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
     })
 }

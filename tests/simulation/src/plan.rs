@@ -104,21 +104,42 @@ pub enum Script {
 /// What happens to processes, the store, and what is between them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    Kill { slot: usize },
+    Kill {
+        slot: usize,
+    },
     /// Stands still for so many milliseconds, and goes on.
-    Stall { slot: usize, millis: u64 },
+    Stall {
+        slot: usize,
+        millis: u64,
+    },
     /// Is asked to end.
-    Stop { slot: usize },
+    Stop {
+        slot: usize,
+    },
     /// The handlers folder becomes another one.
-    Reload { slot: usize, folder: usize },
-    StoreClock { millis: i64 },
-    ProcessClock { slot: usize, millis: i64 },
+    Reload {
+        slot: usize,
+        folder: usize,
+    },
+    StoreClock {
+        millis: i64,
+    },
+    ProcessClock {
+        slot: usize,
+        millis: i64,
+    },
     /// Calls are not answered, or refused at once; `None`: to all.
-    Cut { slot: Option<usize>, millis: u64, silent: bool },
+    Cut {
+        slot: Option<usize>,
+        millis: u64,
+        silent: bool,
+    },
     /// Everything that is stored is gone.
     Reset,
     /// Dead letters are refused.
-    RefuseLetters { millis: u64 },
+    RefuseLetters {
+        millis: u64,
+    },
 }
 
 impl Fault {

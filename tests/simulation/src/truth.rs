@@ -114,7 +114,9 @@ impl Truth {
 
     /// A process died; `cause`: of an event.
     pub fn died(&mut self, process: ProcessId, cause: Option<Number>) {
-        let marked = |number| self.fates.iter().any(|fates| fates.get(&number).is_some_and(|fate| fate.marked_by == Some(process)));
+        let marked = |number| {
+            self.fates.iter().any(|fates| fates.get(&number).is_some_and(|fate| fate.marked_by == Some(process)))
+        };
         let cause = cause.map(|number| Cause { number, marked: marked(number) });
         self.dead.insert(process, cause);
     }
@@ -223,7 +225,8 @@ impl Truth {
         }
         fate.ended();
         if delivery.attempt() != attempt {
-            let text = format!("{group} takes this for attempt {} of {number}, and it is {attempt}", delivery.attempt());
+            let text =
+                format!("{group} takes this for attempt {} of {number}, and it is {attempt}", delivery.attempt());
             self.violation("I3", text);
         }
     }

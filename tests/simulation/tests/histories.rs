@@ -46,7 +46,13 @@ fn the_same_seed_is_the_same_history() {
     let again = std::thread::spawn(move || seeds.map(|seed| happen(seed, None).trace).collect::<Vec<_>>());
     let again = again.join().expect("it does not panic");
     for (at, (once, again)) in once.iter().zip(&again).enumerate() {
-        assert!(once == again, "seed {} is two histories:\n{}\nand\n{}", FIRST + at as u64, once.end(40), again.end(40));
+        assert!(
+            once == again,
+            "seed {} is two histories:\n{}\nand\n{}",
+            FIRST + at as u64,
+            once.end(40),
+            again.end(40)
+        );
     }
     assert!(once.windows(2).all(|two| two[0] != two[1]), "different seeds are different histories");
 }

@@ -141,7 +141,10 @@ impl ModelRunner {
         let mut truth = world.truth.lock();
         truth.runs(&self.group, process.id, delivery, free, bound);
         if waited > 0 {
-            truth.violation("I6", format!("{number} waited {waited} ms in a process whose {} had a free slot", self.group));
+            truth.violation(
+                "I6",
+                format!("{number} waited {waited} ms in a process whose {} had a free slot", self.group),
+            );
         }
         if suspect && (others > 0 || !job.alone) {
             truth.violation("I3", format!("the suspect {number} runs beside {others} others, alone: {}", job.alone));

@@ -166,8 +166,9 @@ impl Running {
     fn effects(&self, script: Script, sums: Vec<(String, u64)>) -> Effects {
         let number = number(&self.delivery);
         let once = Write { key: format!("of/{}/{number}", self.group), change: Change::Add(1.0) };
-        let set = |(key, value): (String, u64)| {
-            Write { key, change: Change::Set { value: Json::trusted(value.to_string()), ttl: None } }
+        let set = |(key, value): (String, u64)| Write {
+            key,
+            change: Change::Set { value: Json::trusted(value.to_string()), ttl: None },
         };
         let mut writes: Vec<Write> = sums.into_iter().map(set).collect();
         writes.push(once);

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use moontide::bus::{DeadId, PastFailure, Past, Recorded, Subscription, Undecodable};
+use moontide::bus::{DeadId, Past, PastFailure, Recorded, Subscription, Undecodable};
 use moontide::clock::Millis;
 use moontide::event::Event;
 use moontide::judge::DeathReason;
@@ -253,7 +253,9 @@ impl Store {
                 group.first_claim = self.last_claim + 1;
                 group.settled.clear();
             } else {
-                group.settled.extend(lost.into_iter().map(|(claim, lost)| (claim, (lost.owner.unwrap_or(0), lost.epoch))));
+                group
+                    .settled
+                    .extend(lost.into_iter().map(|(claim, lost)| (claim, (lost.owner.unwrap_or(0), lost.epoch))));
             }
             group.cursors.clear();
         }
@@ -272,7 +274,8 @@ impl Store {
 
     /// Whether nothing waits: no delayed work, and every group has settled every entry.
     pub fn is_quiet(&self) -> bool {
-        self.due.is_empty() && self.groups.values().all(|group| group.pending.is_empty() && group.read_all(&self.streams))
+        self.due.is_empty()
+            && self.groups.values().all(|group| group.pending.is_empty() && group.read_all(&self.streams))
     }
 
     /// What waits: events of a group that are pending or not claimed yet.

@@ -33,7 +33,9 @@ impl Store {
             self.acknowledge(by, delivery);
             return answer;
         }
-        if !matches!(verdict, Verdict::Release) && let Some(key) = self.changed(run) {
+        if !matches!(verdict, Verdict::Release)
+            && let Some(key) = self.changed(run)
+        {
             return Answer::Conflict { key };
         }
         if let Some(reason) = self.unwritable(&run.effects) {
@@ -123,7 +125,8 @@ impl Store {
                 });
             }
         }
-        if let Some(record) = run.record.as_ref().filter(|_| matches!(verdict, Verdict::Commit | Verdict::Dead { .. })) {
+        if let Some(record) = run.record.as_ref().filter(|_| matches!(verdict, Verdict::Commit | Verdict::Dead { .. }))
+        {
             self.write_record(record, delivery, dead, now);
         }
         self.acknowledge(by, delivery);
