@@ -84,9 +84,19 @@ impl Stage {
 
     /// Starts a process under a name that none had before; answers both.
     pub fn start(&mut self) -> (String, Process) {
+        self.start_with(&[])
+    }
+
+    /// As [`Stage::start`], one that meets the store at another address.
+    pub fn start_at(&mut self, url: &str) -> (String, Process) {
+        self.start_with(&[("MOONTIDE_BUS_URL", url)])
+    }
+
+    /// As [`Stage::start`], with these variables.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) -> (String, Process) {
         self.started += 1;
         let name = format!("p{}", self.started);
-        let process = self.start_as(&name, &[]);
+        let process = self.start_as(&name, variables);
         (name, process)
     }
 
@@ -117,9 +127,15 @@ impl Stage {
 
     /// Publishes the events of the next `count` numbers.
     pub async fn feed(&mut self, count: u64) {
+        let events = self.draw(count);
+        self.publish(events).await;
+    }
+
+    /// The events of the next `count` numbers, for whoever gives them to the store in another way.
+    pub fn draw(&mut self, count: u64) -> Vec<Emit> {
         let numbers = self.next..self.next + count;
         self.next += count;
-        self.publish(numbers.flat_map(truth::events).collect()).await;
+        numbers.flat_map(truth::events).collect()
     }
 
     /// Until the store says that it has them: what it took without saying so comes twice, and must have its effects once.
