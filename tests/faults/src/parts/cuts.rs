@@ -13,9 +13,9 @@ use crate::stage::Stage;
 use crate::task::{Task, rng};
 
 /// Rounds of a full run, cuts of each at the least, and processes that share them.
-const ROUNDS: u64 = 40;
-const CUTS: u64 = 260;
-const PROCESSES: usize = 4;
+const ROUNDS: u64 = 25;
+const CUTS: u64 = 410;
+const PROCESSES: usize = 8;
 /// Cuts come after fewer bytes than this.
 const BYTES_MAX: usize = 8 << 10;
 /// Only requests that settle have these words.
