@@ -75,7 +75,11 @@ async fn a_line_that_is_dead_for_all_is_given_up_before_patience_is_over() {
     // Longer than the server holds a read, so that the answer to the bell's is lost as well.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     proxy.heal();
-    timeout(SOON + SLACK, lost).await.expect("it is not waited for").expect("no panic").expect_err("its answer is lost");
+    timeout(SOON + SLACK, lost)
+        .await
+        .expect("it is not waited for")
+        .expect("no panic")
+        .expect_err("its answer is lost");
     rig.one().await;
     rig.check_all(&server);
 }

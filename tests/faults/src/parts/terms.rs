@@ -129,12 +129,7 @@ fn replace(
 }
 
 /// Waits until it has ended.
-fn ending(
-    stage: &Stage,
-    name: String,
-    mut process: Process,
-    release: Option<JoinHandle<Duration>>,
-) -> JoinHandle<End> {
+fn ending(stage: &Stage, name: String, mut process: Process, release: Option<JoinHandle<Duration>>) -> JoinHandle<End> {
     let pulse = Pulse::of(stage);
     tokio::spawn(async move {
         let status = loop {
