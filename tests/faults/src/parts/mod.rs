@@ -4,6 +4,7 @@ pub mod cuts;
 pub mod ingest;
 pub mod kills;
 pub mod lines;
+pub mod soak;
 pub mod stops;
 pub mod terms;
 
@@ -68,6 +69,12 @@ pub const ALL: &[Part] = &[
         buses: &Bus::ALL,
         run: |task| Box::pin(ingest::run(task)),
     },
+    Part {
+        name: "soak",
+        what: "an hour of mixed load with a fault each minute: memory, threads, descriptors, keys and consumers stay flat",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(soak::run(task)),
+    },
 ];
 
 /// The part of that name.
@@ -84,7 +91,7 @@ where
     let mut all = Findings::default();
     for seed in task.seeds(full) {
         let mut found = AssertUnwindSafe(round(seed)).catch_unwind().await.unwrap_or_else(|panic| broken(&*panic));
-        if !found.is_clean() {
+        if !found.is_exact() {
             found.wrong(format!("again: {}", task.again(seed)));
             found.wrong.iter().for_each(|text| eprintln!("  {text}"));
         }

@@ -52,7 +52,7 @@ async fn round(task: &Task, seed: u64) -> Findings {
     }
     found.add(stage.check().await);
     note_ended(&mut found, &mut processes);
-    found.fault("zombie", stage.said(FENCED));
+    found.fault("late commit", stage.said(FENCED));
     found.bound("stop", RELEASED_MAX);
     found.bound("stop in a write", UNLOCKED_MAX);
     found

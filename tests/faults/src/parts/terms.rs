@@ -103,6 +103,7 @@ fn replace(
     found: &mut Findings,
 ) -> Option<JoinHandle<End>> {
     let name = processes[victim].0.clone();
+    found.fault("restart", 1);
     let has_twin = processes.iter().filter(|(other, _)| *other == name).count() > 1;
     match change {
         Change::Term => {
@@ -116,13 +117,13 @@ fn replace(
             processes[victim].1.signal("TERM");
             let old = std::mem::replace(&mut processes[victim].1, stage.start_as(&name, &[]));
             found.fault("term", 1);
-            found.fault("twin", 1);
+            found.fault("same name twice", 1);
             Some(ending(stage, name, old, None))
         }
         Change::KillAndTwin => {
             processes[victim].1.kill();
             processes[victim].1 = stage.start_as(&name, &[]);
-            found.fault("restart", 1);
+            found.fault("restart at once", 1);
             None
         }
     }
