@@ -62,7 +62,7 @@ impl Pulse {
         self.counters().unwrap_or_default().len()
     }
 
-    /// Waits until every process in `names` is heard for the first time, or anew after it was heard `before`.
+    /// Waits until every process in `names` is heard anew after it was heard `before`.
     ///
     /// # Panics
     /// When that takes longer than patience lasts.

@@ -1,6 +1,5 @@
 //! Connections between processes and their server are cut at any byte, in either direction, again and again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use moontide_stage::proxy::{Proxy, Storm};
@@ -9,7 +8,7 @@ use rand::Rng as _;
 use crate::findings::Findings;
 use crate::place::Place;
 use crate::pulse::{Pulse, note_ended};
-use crate::stage::Stage;
+use crate::stage::{Stage, UNRECORDED};
 use crate::task::{Task, rng};
 
 /// Rounds of a full run, cuts of each at the least, and processes that share them.
@@ -29,14 +28,13 @@ pub async fn run(task: Task) -> Findings {
 }
 
 async fn round(task: &Task, seed: u64) -> Findings {
-    let mut stage = Stage::new(Place::new(task.bus), rng(seed), SETTINGS).await;
+    let mut stage = Stage::with(Place::new(task.bus), rng(seed), SETTINGS, UNRECORDED).await;
     let proxy = Proxy::before(stage.server().port()).await;
     let mut processes: Vec<_> = (0..PROCESSES).map(|_| stage.start_at(&proxy.url())).collect();
     let names: Vec<String> = processes.iter().map(|(name, _)| name.clone()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let pulse = Pulse::of(&stage);
-    // Whoever meets nobody at its start ends.
-    pulse.until_heard(&names, &BTreeMap::new()).await;
+    stage.until_started(PROCESSES).await;
     proxy.storm(Storm { seed, words: SETTLE, bytes_max: BYTES_MAX });
     while proxy.cuts() < CUTS {
         let numbers = stage.rng.random_range(1..12);

@@ -3,7 +3,6 @@
 //! Each process has a line of its own. What the one at a dead line holds must be with the others when the recovery time is
 //! over; and whoever was cut off must be heard again when its line is healed.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use moontide_stage::process::Process;
@@ -16,7 +15,7 @@ use crate::findings::Findings;
 use crate::holdings::until_released;
 use crate::place::Place;
 use crate::pulse::{Pulse, note_ended};
-use crate::stage::Stage;
+use crate::stage::{Stage, UNRECORDED};
 use crate::task::{Task, rng};
 
 /// Rounds of a full run, and troubles of each.
@@ -87,15 +86,14 @@ struct Member {
 }
 
 async fn round(task: &Task, seed: u64) -> Findings {
-    let mut stage = Stage::new(Place::new(task.bus), rng(seed), SETTINGS).await;
+    let mut stage = Stage::with(Place::new(task.bus), rng(seed), SETTINGS, UNRECORDED).await;
     let mut members = Vec::new();
     for _ in 0..PROCESSES {
         let line = Proxy::before(stage.server().port()).await;
         let (name, process) = stage.start_at(&line.url());
         members.push(Member { name, process, line });
     }
-    let everybody: Vec<&str> = members.iter().map(|member| &*member.name).collect();
-    Pulse::of(&stage).until_heard(&everybody, &BTreeMap::new()).await;
+    stage.until_started(PROCESSES).await;
     let mut found = Findings::default();
     for _ in 0..TROUBLES {
         stage.feed(120).await;

@@ -1,7 +1,6 @@
 //! Processes are stopped for less and for more than the recovery time, several at a time, and go on: what they still do by
 //! then is refused.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use moontide_stage::process::Process;
@@ -14,7 +13,7 @@ use crate::findings::Findings;
 use crate::holdings::until_released;
 use crate::place::{Bus, Place};
 use crate::pulse::{Pulse, note_ended};
-use crate::stage::Stage;
+use crate::stage::{Stage, UNRECORDED};
 use crate::task::{Task, rng};
 
 /// Rounds of a full run, and moments of each in which some are stopped.
@@ -40,10 +39,9 @@ pub async fn run(task: Task) -> Findings {
 }
 
 async fn round(task: &Task, seed: u64) -> Findings {
-    let mut stage = Stage::new(Place::new(task.bus), rng(seed), SETTINGS).await;
+    let mut stage = Stage::with(Place::new(task.bus), rng(seed), SETTINGS, UNRECORDED).await;
     let mut processes: Vec<_> = (0..PROCESSES).map(|_| stage.start()).collect();
-    let everybody: Vec<&str> = processes.iter().map(|(name, _)| &**name).collect();
-    Pulse::of(&stage).until_heard(&everybody, &BTreeMap::new()).await;
+    stage.until_started(PROCESSES).await;
     let mut found = Findings::default();
     for _ in 0..MOMENTS {
         stage.feed(300).await;

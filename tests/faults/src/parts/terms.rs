@@ -16,7 +16,7 @@ use crate::findings::Findings;
 use crate::holdings::until_released;
 use crate::place::Place;
 use crate::pulse::{Pulse, note_ended};
-use crate::stage::Stage;
+use crate::stage::{Stage, UNRECORDED};
 use crate::task::{Task, rng};
 
 /// Rounds of a full run, restarts of each, and numbers that are fed between two of them.
@@ -47,7 +47,7 @@ enum Change {
 }
 
 async fn round(task: &Task, seed: u64) -> Findings {
-    let mut stage = Stage::new(Place::new(task.bus), rng(seed), SETTINGS).await;
+    let mut stage = Stage::with(Place::new(task.bus), rng(seed), SETTINGS, UNRECORDED).await;
     let mut processes: Vec<_> = (0..PROCESSES).map(|_| stage.start()).collect();
     // Two of one name live side by side, until one of them is replaced by somebody else.
     let twin = processes[0].0.clone();
