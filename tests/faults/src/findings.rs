@@ -45,6 +45,11 @@ impl Findings {
         self.recovery.entry(kind.to_owned()).or_default().push(millis);
     }
 
+    /// Recovery from faults of `kind` must stay below `longest`.
+    pub fn bound(&mut self, kind: &str, longest: Duration) {
+        self.bounds.insert(kind.to_owned(), u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
+    }
+
     pub fn wrong(&mut self, text: String) {
         if self.wrong.len() < WRONG_MAX {
             self.wrong.push(text);

@@ -6,10 +6,12 @@
 
 pub mod apart;
 pub mod bugs;
+pub mod client;
 pub mod findings;
 pub mod holdings;
 pub mod parts;
 pub mod place;
+pub mod pulse;
 pub mod record;
 pub mod report;
 pub mod rest;

@@ -1,7 +1,12 @@
 //! The parts of the rig: each is one kind of trouble.
 
+pub mod cuts;
+pub mod ingest;
 pub mod kills;
+pub mod lines;
 pub mod soak;
+pub mod stops;
+pub mod terms;
 
 use std::any::Any;
 use std::future::Future;
@@ -33,6 +38,36 @@ pub const ALL: &[Part] = &[
         what: "processes killed with SIGKILL at any moment, and started again",
         buses: &Bus::ALL,
         run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "stops",
+        what: "processes stopped with SIGSTOP, for less and for more than the recovery time",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(stops::run(task)),
+    },
+    Part {
+        name: "terms",
+        what: "processes ended with SIGTERM under load, started again at once, and two of one name",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(terms::run(task)),
+    },
+    Part {
+        name: "cuts",
+        what: "connections to the server cut after any number of bytes, again and again",
+        buses: &[Bus::Redis],
+        run: |task| Box::pin(cuts::run(task)),
+    },
+    Part {
+        name: "lines",
+        what: "lines to the server that are held up, or dead without a word",
+        buses: &[Bus::Redis],
+        run: |task| Box::pin(lines::run(task)),
+    },
+    Part {
+        name: "ingest",
+        what: "HTTP requests cut after any number of bytes, and sent again, while processes are killed",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(ingest::run(task)),
     },
     Part {
         name: "soak",

@@ -16,7 +16,10 @@ const LINES: &[Line] = &[
     Line {
         what: "processes killed or stopped",
         asked: "≥ 2,000",
-        count: |r| some(faults(r, &["kills", "stops", "failpoints", "killers", "terms"])),
+        count: |r| {
+            let ended = fault(r, "stops", "stop") + fault(r, "terms", "term") + fault(r, "terms", "restart at once");
+            some(ended + faults(r, &["kills", "failpoints", "killers"]))
+        },
     },
     Line {
         what: "events meanwhile",
@@ -25,7 +28,11 @@ const LINES: &[Line] = &[
     },
     Line { what: "deaths at each failpoint", asked: "≥ 100", count: least_failpoint },
     Line { what: "points at which the store was cut off", asked: "≥ 5,000", count: |r| some(faults(r, &["power"])) },
-    Line { what: "connections cut", asked: "≥ 10,000", count: |r| some(faults(r, &["cuts", "ingest"])) },
+    Line {
+        what: "connections cut",
+        asked: "≥ 10,000",
+        count: |r| some(fault(r, "cuts", "cut") + fault(r, "ingest", "cut")),
+    },
     Line { what: "reloads under load", asked: "≥ 10,000", count: |r| some(faults(r, &["reloads"])) },
     Line { what: "malformed inputs", asked: "≥ 10,000", count: |r| some(faults(r, &["malformed"])) },
     Line { what: "simulated histories", asked: "≥ 100,000", count: |r| figure(r, "simulation", "histories") },
