@@ -11,6 +11,7 @@ pub mod place;
 pub mod record;
 pub mod report;
 pub mod rest;
+pub mod seen;
 pub mod stage;
 pub mod task;
 pub mod truth;

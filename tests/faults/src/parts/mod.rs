@@ -1,6 +1,7 @@
 //! The parts of the rig: each is one kind of trouble.
 
 pub mod kills;
+pub mod power;
 
 use std::any::Any;
 use std::future::Future;
@@ -26,12 +27,20 @@ pub struct Part {
 }
 
 /// All of them, in the order in which a full run plays them.
-pub const ALL: &[Part] = &[Part {
-    name: "kills",
-    what: "processes killed with SIGKILL at any moment, and started again",
-    buses: &Bus::ALL,
-    run: |task| Box::pin(kills::run(task)),
-}];
+pub const ALL: &[Part] = &[
+    Part {
+        name: "kills",
+        what: "processes killed with SIGKILL at any moment, and started again",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "power",
+        what: "what a store had written down cut at any byte, or with a bit that is another",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(power::run(task)),
+    },
+];
 
 /// The part of that name.
 pub fn named(name: &str) -> Option<&'static Part> {
@@ -62,4 +71,10 @@ fn broken(panic: &(dyn Any + Send)) -> Findings {
     let mut found = Findings::default();
     found.wrong(format!("the round broke off: {}", text.unwrap_or("nobody says why")));
     found
+}
+
+/// Adds what came of a step of a round, and says in front of what was wrong where it was.
+fn merge(found: &mut Findings, mut step: Findings, place: &str) {
+    step.wrong.iter_mut().for_each(|text| *text = format!("{place}: {text}"));
+    found.add(step);
 }
