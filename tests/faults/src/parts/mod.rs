@@ -1,6 +1,7 @@
 //! The parts of the rig: each is one kind of trouble.
 
 pub mod kills;
+pub mod outages;
 pub mod power;
 
 use std::any::Any;
@@ -33,6 +34,12 @@ pub const ALL: &[Part] = &[
         what: "processes killed with SIGKILL at any moment, and started again",
         buses: &Bus::ALL,
         run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "outages",
+        what: "a store that is away, full, read-only, emptied, trimmed or replaced under load",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(outages::run(task)),
     },
     Part {
         name: "power",

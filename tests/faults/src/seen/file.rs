@@ -8,17 +8,17 @@ use serde_json::Value;
 use super::{Copy, Seen, Standing, Unit};
 
 const ENTRIES: &str = "
-    SELECT s.name, s.hidden, c.name, coalesce(e.data, ''), e.pos & 0xffffffffff, coalesce(k.position, 0), p.first, p.done
+    SELECT s.hidden, coalesce(c.name, substr(s.name, 8)), coalesce(e.data, ''), e.pos & 0xffffffffff, coalesce(k.position, 0), p.first, p.done
     FROM event e
     JOIN stream s ON s.id = e.pos >> 40
-    JOIN consumer c ON c.retry_stream = s.id OR 'events:' || c.name = s.name
+    LEFT JOIN consumer c ON c.retry_stream = s.id OR 'events:' || c.name = s.name
     LEFT JOIN cursor k ON k.group_id = c.id AND k.stream_id = s.id
     LEFT JOIN span p ON p.group_id = c.id AND p.stream_id = s.id AND e.pos & 0xffffffffff BETWEEN p.first AND p.last";
 const LATER: &str = "
-    SELECT s.name, s.hidden, c.name, coalesce(d.data, '')
+    SELECT s.hidden, coalesce(c.name, substr(s.name, 8)), coalesce(d.data, '')
     FROM delayed d
     JOIN stream s ON s.id = d.stream_id
-    JOIN consumer c ON c.retry_stream = s.id OR 'events:' || c.name = s.name";
+    LEFT JOIN consumer c ON c.retry_stream = s.id OR 'events:' || c.name = s.name";
 
 /// What the file holds that `file` is connected to.
 ///
@@ -56,13 +56,13 @@ fn rows<T>(
 }
 
 fn copy(row: &Row<'_>, standing: Standing) -> rusqlite::Result<Copy> {
-    let (retry, group, data): (bool, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+    let (retry, group, data): (bool, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
     Ok(Copy { unit: Unit::of(&group, &data), retry, standing })
 }
 
 fn standing(row: &Row<'_>) -> rusqlite::Result<Standing> {
-    let (seq, position): (i64, i64) = (row.get(4)?, row.get(5)?);
-    let (first, done): (Option<i64>, Option<Vec<u8>>) = (row.get(6)?, row.get(7)?);
+    let (seq, position): (i64, i64) = (row.get(3)?, row.get(4)?);
+    let (first, done): (Option<i64>, Option<Vec<u8>>) = (row.get(5)?, row.get(6)?);
     let bit = usize::try_from(seq - first.unwrap_or(seq)).unwrap_or(0);
     let is_done = done.is_none_or(|done| done.get(bit / 8).is_none_or(|byte| byte & (1 << (bit % 8)) != 0));
     Ok(match (seq > position, is_done) {

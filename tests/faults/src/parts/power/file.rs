@@ -22,7 +22,7 @@ use crate::stage::{HANDLERS, Stage};
 use crate::task::rng;
 
 /// Rounds of a full run.
-pub const ROUNDS: u64 = 6;
+pub const ROUNDS: u64 = 8;
 /// Bytes after each other at which the log is cut: before the end of a commit, and after it.
 const BEFORE: usize = 700;
 const AFTER: usize = 300;
@@ -110,7 +110,7 @@ impl Files {
     }
 
     fn alone(&self, commits: usize) -> Seen {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = memory();
         let end = commits.checked_sub(1).map_or(0, |last| self.ends[last]);
         put(folder.path(), &self.file, &self.log[..end]);
         let file = Connection::open(folder.path().join(FILE)).expect("the file opens");
@@ -126,12 +126,17 @@ impl Files {
 
 /// By SQLite alone.
 fn merged(file: &[u8], log: &[u8]) -> Vec<u8> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = memory();
     put(folder.path(), file, log);
     let opened = Connection::open(folder.path().join(FILE)).expect("the file opens");
     opened.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("all is moved into the file");
     drop(opened);
     std::fs::read(folder.path().join(FILE)).expect("it is readable")
+}
+
+/// A folder in memory, where there is that: nothing here depends on the disk, and it is slow.
+fn memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary folder")
 }
 
 fn put(folder: &Path, file: &[u8], log: &[u8]) {
@@ -155,7 +160,7 @@ fn lane(whole: &Files, next: &AtomicUsize, runtime: &Handle) -> Findings {
     loop {
         let nth = next.fetch_add(1, Ordering::Relaxed);
         let Some(damage) = whole.damages.get(nth) else { return found };
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = memory();
         let mut step = Findings::default();
         match *damage {
             Damage::FileCut(byte) => refused(whole, folder.path(), byte, &mut step),

@@ -28,6 +28,8 @@ const FINISHED_EVERY: usize = 50;
 /// Servers that are started on cut logs side by side.
 const SERVERS: usize = 4;
 const OPTIONS: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+/// Of servers that are started on what the first one had written: what they write must survive nothing.
+const AFTERWARDS: &[&str] = &["--appendonly", "yes", "--appendfsync", "no"];
 const SETTINGS: &str = "[groups]\nrecovery = \"1s\"\n";
 
 pub async fn round(seed: u64) -> Findings {
@@ -86,7 +88,7 @@ fn file(server: &Server) -> PathBuf {
 /// Makes one cut after the other, on a server of its own, until all are made.
 fn lane(whole: &Log, next: &AtomicUsize, runtime: &Handle) -> Findings {
     let mut found = Findings::default();
-    let mut server = Server::with(Kind::Redis, OPTIONS);
+    let mut server = Server::with(Kind::Redis, AFTERWARDS);
     loop {
         let nth = next.fetch_add(1, Ordering::Relaxed);
         let Some(&cut) = whole.cuts.get(nth) else { return found };
