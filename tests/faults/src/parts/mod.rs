@@ -1,5 +1,6 @@
 //! The parts of the rig: each is one kind of trouble.
 
+pub mod clocks;
 pub mod kills;
 pub mod outages;
 pub mod power;
@@ -34,6 +35,12 @@ pub const ALL: &[Part] = &[
         what: "processes killed with SIGKILL at any moment, and started again",
         buses: &Bus::ALL,
         run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "clocks",
+        what: "wall clocks of the store and of processes that step by hours under load",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(clocks::run(task)),
     },
     Part {
         name: "outages",

@@ -79,7 +79,7 @@ impl Load {
         step.events = 0;
         for (name, process) in &mut self.processes {
             if let Some(status) = process.status() {
-                step.wrong(format!("process {name} ended: {status}"));
+                step.wrong(format!("process {name} ended: {status}\n{}", self.stage.tail()));
             }
         }
         merge(&mut self.found, step, &format!("after {kind}"));
