@@ -130,7 +130,7 @@ fn emit(stage: &mut Stage, clock: &Shift) {
     let last = stage.last() + NUMBERS;
     let mut command = Command::new(binary());
     command.args(["emit", "--config", "moontide.toml", "--file", "-"]).current_dir(stage.folder.path());
-    command.envs(clock.variables()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.envs(clock.variables()).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().expect("the binary starts");
     let mut input = child.stdin.take().expect("it is piped");
     for event in (stage.last() + 1..=last).flat_map(truth::events).map(|emit| emit.event) {

@@ -1,7 +1,7 @@
 /* Loaded into a server or a process that a test starts: it ends with the test, and its wall clock is the test's.
  *
  * MOONTIDE_TEST_CLOCK names a file that holds milliseconds since 1970 as a 64-bit number: the clock stands there.
- * MOONTIDE_TEST_CLOCK_AHEAD names one that holds how many milliseconds it is ahead of the real one, whole seconds, and it goes on.
+ * TEST_CLOCK_AHEAD names one that holds how many milliseconds it is ahead of the real one, whole seconds, and it goes on.
  * Monotonic clocks are left alone: timers go on. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -43,7 +43,7 @@ static const volatile int64_t *shared(const char *variable)
 __attribute__((constructor)) static void begin(void)
 {
     now_ms = shared("MOONTIDE_TEST_CLOCK");
-    ahead_ms = shared("MOONTIDE_TEST_CLOCK_AHEAD");
+    ahead_ms = shared("TEST_CLOCK_AHEAD");
     parent = getppid();
     pthread_t watcher;
     pthread_create(&watcher, NULL, end_with_parent, NULL);

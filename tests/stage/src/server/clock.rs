@@ -68,7 +68,7 @@ impl Shift {
     /// With these variables a process has this clock.
     pub fn variables(&self) -> [(&str, &str); 2] {
         let text = |path| Path::to_str(path).expect("paths of tests are text");
-        [("LD_PRELOAD", text(shim())), ("MOONTIDE_TEST_CLOCK_AHEAD", text(&self.path))]
+        [("LD_PRELOAD", text(shim())), ("TEST_CLOCK_AHEAD", text(&self.path))]
     }
 }
 
