@@ -15,6 +15,7 @@ pub mod pulse;
 pub mod record;
 pub mod report;
 pub mod rest;
+pub mod seen;
 pub mod stage;
 pub mod task;
 pub mod truth;

@@ -20,7 +20,7 @@ use crate::rest;
 use crate::truth::{self, Held, Truth};
 
 /// Longest wait for something that must happen; only a defect waits that long.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(25);
 
 /// The handlers of numbered events.
 pub const HANDLERS: &[(&str, &str)] = &[
@@ -61,7 +61,17 @@ impl Stage {
 
     /// As [`Stage::new`], with other handlers (name, script).
     pub async fn with(place: Place, rng: SmallRng, settings: &str, handlers: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self::over(tempfile::tempdir().expect("a temporary folder"), place, rng, settings, handlers).await
+    }
+
+    /// As [`Stage::with`], over a folder in which there may be a store already.
+    pub async fn over(
+        folder: tempfile::TempDir,
+        place: Place,
+        rng: SmallRng,
+        settings: &str,
+        handlers: &[(&str, &str)],
+    ) -> Self {
         let url = place.url(folder.path());
         let text = format!("{settings}\n[bus]\nurl = \"{url}\"\n[http]\nlisten = \"\"\n");
         std::fs::write(folder.path().join("moontide.toml"), text).expect("a file");
@@ -69,7 +79,7 @@ impl Stage {
         let config = config::load(&flags).unwrap_or_else(|problems| panic!("{problems}"));
         let backend = host::open(&config, Some("checker")).await.expect("the store opens");
         let stage = Self { rng, backend, folder, next: 1, started: 0, place };
-        std::fs::create_dir(stage.folder.path().join("handlers")).expect("a folder");
+        std::fs::create_dir_all(stage.folder.path().join("handlers")).expect("a folder");
         handlers.iter().for_each(|(name, script)| stage.write_handler(name, script));
         stage
     }
@@ -135,6 +145,16 @@ impl Stage {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    /// The last number that was published.
+    pub fn last(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// What the store has are the numbers up to `last`.
+    pub fn goes_on_after(&mut self, last: u64) {
+        self.next = last + 1;
+    }
+
     /// Publishes the events of the next `count` numbers.
     pub async fn feed(&mut self, count: u64) {
         let events = self.draw(count);
@@ -197,8 +217,13 @@ impl Stage {
 
     /// Waits for rest, and compares what the store holds with the truth about all that was published.
     pub async fn check(&self) -> Findings {
+        self.check_against(&Truth::of(self.last())).await
+    }
+
+    /// As [`Stage::check`], with a truth of the caller's own.
+    pub async fn check_against(&self, truth: &Truth) -> Findings {
         let rest = self.quiet().await;
-        let mut found = Truth::of(self.next - 1).compare(&self.held().await.expect("the store answers"));
+        let mut found = truth.compare(&self.held().await.expect("the store answers"));
         if let Err(left) = rest {
             found.lost += 1;
             found.wrong(left);

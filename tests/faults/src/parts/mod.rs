@@ -1,9 +1,12 @@
 //! The parts of the rig: each is one kind of trouble.
 
+pub mod clocks;
 pub mod cuts;
 pub mod ingest;
 pub mod kills;
 pub mod lines;
+pub mod outages;
+pub mod power;
 pub mod soak;
 pub mod stops;
 pub mod terms;
@@ -75,6 +78,24 @@ pub const ALL: &[Part] = &[
         buses: &Bus::ALL,
         run: |task| Box::pin(soak::run(task)),
     },
+    Part {
+        name: "clocks",
+        what: "wall clocks of the store and of processes that step by hours under load",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(clocks::run(task)),
+    },
+    Part {
+        name: "outages",
+        what: "a store that is away, full, read-only, emptied, trimmed or replaced under load",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(outages::run(task)),
+    },
+    Part {
+        name: "power",
+        what: "what a store had written down cut at any byte, or with a bit that is another",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(power::run(task)),
+    },
 ];
 
 /// The part of that name.
@@ -106,4 +127,10 @@ fn broken(panic: &(dyn Any + Send)) -> Findings {
     let mut found = Findings::default();
     found.wrong(format!("the round broke off: {}", text.unwrap_or("nobody says why")));
     found
+}
+
+/// Adds what came of a step of a round, and says in front of what was wrong where it was.
+fn merge(found: &mut Findings, mut step: Findings, place: &str) {
+    step.wrong.iter_mut().for_each(|text| *text = format!("{place}: {text}"));
+    found.add(step);
 }
