@@ -1,12 +1,12 @@
 //! One round: a folder, a store, processes of the real binary, numbered events, and the look at what came of them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use moontide::bus::{BusError, DeadFilter};
-use moontide::config::{self, Flags};
+use moontide::config::{self, Config, Flags};
 use moontide::host::{self, Backend};
 use moontide::outcome::Emit;
 use moontide_stage::process::Process;
@@ -37,6 +37,11 @@ pub fn binary() -> PathBuf {
     found.unwrap_or_else(|| panic!("no moontide beside {}: scripts/faults builds both", this.display()))
 }
 
+fn config_in(folder: &Path) -> Config {
+    let flags = Flags { config: Some(folder.join("moontide.toml")), ..Flags::default() };
+    config::load(&flags).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
 pub struct Stage {
     pub rng: SmallRng,
     pub backend: Backend,
@@ -60,13 +65,17 @@ impl Stage {
         let url = place.url(folder.path());
         let text = format!("{settings}\n[bus]\nurl = \"{url}\"\n[http]\nlisten = \"\"\n");
         std::fs::write(folder.path().join("moontide.toml"), text).expect("a file");
-        let flags = Flags { config: Some(folder.path().join("moontide.toml")), ..Flags::default() };
-        let config = config::load(&flags).unwrap_or_else(|problems| panic!("{problems}"));
+        let config = config_in(folder.path());
         let backend = host::open(&config, Some("checker")).await.expect("the store opens");
         let stage = Self { rng, backend, folder, next: 1, started: 0, place };
         std::fs::create_dir(stage.folder.path().join("handlers")).expect("a folder");
         handlers.iter().for_each(|(name, script)| stage.write_handler(name, script));
         stage
+    }
+
+    /// What its processes are configured to do.
+    pub fn config(&self) -> Config {
+        config_in(self.folder.path())
     }
 
     /// Writes a script; running processes notice by themselves.
@@ -105,12 +114,17 @@ impl Stage {
 
     /// How often the log says `what`.
     pub fn said(&self, what: &str) -> u64 {
-        std::fs::read_to_string(self.log()).unwrap_or_default().matches(what).count() as u64
+        self.log_text().matches(what).count() as u64
+    }
+
+    /// All that its processes have said.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     /// The last lines of the log.
     pub fn tail(&self) -> String {
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let log = self.log_text();
         let lines: Vec<&str> = log.lines().rev().take(30).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -171,8 +185,14 @@ impl Stage {
 
     /// Waits for rest, and compares what the store holds with the truth about all that was published.
     pub async fn check(&self) -> Findings {
+        let last = self.next - 1;
+        self.check_with(|held| Truth::of(last).compare(&held)).await
+    }
+
+    /// Waits for rest, and has `compare` look at what the store holds.
+    pub async fn check_with(&self, compare: impl FnOnce(Held) -> Findings) -> Findings {
         let rest = self.quiet().await;
-        let mut found = Truth::of(self.next - 1).compare(&self.held().await.expect("the store answers"));
+        let mut found = compare(self.held().await.expect("the store answers"));
         if let Err(left) = rest {
             found.lost += 1;
             found.wrong(left);

@@ -1,6 +1,7 @@
 //! The parts of the rig: each is one kind of trouble.
 
 pub mod kills;
+pub mod reloads;
 
 use std::any::Any;
 use std::future::Future;
@@ -26,12 +27,20 @@ pub struct Part {
 }
 
 /// All of them, in the order in which a full run plays them.
-pub const ALL: &[Part] = &[Part {
-    name: "kills",
-    what: "processes killed with SIGKILL at any moment, and started again",
-    buses: &Bus::ALL,
-    run: |task| Box::pin(kills::run(task)),
-}];
+pub const ALL: &[Part] = &[
+    Part {
+        name: "kills",
+        what: "processes killed with SIGKILL at any moment, and started again",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "reloads",
+        what: "handler files saved again and again under load, whole and broken, removed and put back",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(reloads::run(task)),
+    },
+];
 
 /// The part of that name.
 pub fn named(name: &str) -> Option<&'static Part> {
