@@ -1,6 +1,7 @@
 //! One round: a folder, a store, processes of the real binary, numbered events, and the look at what came of them.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -122,11 +123,27 @@ impl Stage {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// Whole lines of the log after the first `bytes` bytes, which are counted on.
+    pub fn log_after(&self, bytes: &mut u64) -> String {
+        let mut text = Vec::new();
+        let mut file = std::fs::File::open(self.log()).expect("somebody was started");
+        file.seek(SeekFrom::Start(*bytes)).expect("it was read up to there");
+        file.read_to_end(&mut text).expect("a file of ours");
+        text.truncate(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+        *bytes += text.len() as u64;
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// The last lines of the log.
     pub fn tail(&self) -> String {
         let log = self.log_text();
         let lines: Vec<&str> = log.lines().rev().take(30).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// The last number that was published.
+    pub fn last(&self) -> u64 {
+        self.next - 1
     }
 
     /// Publishes the events of the next `count` numbers.
@@ -185,7 +202,7 @@ impl Stage {
 
     /// Waits for rest, and compares what the store holds with the truth about all that was published.
     pub async fn check(&self) -> Findings {
-        let last = self.next - 1;
+        let last = self.last();
         self.check_with(|held| Truth::of(last).compare(&held)).await
     }
 

@@ -1,5 +1,6 @@
 //! The parts of the rig: each is one kind of trouble.
 
+pub mod killers;
 pub mod kills;
 pub mod reloads;
 
@@ -33,6 +34,12 @@ pub const ALL: &[Part] = &[
         what: "processes killed with SIGKILL at any moment, and started again",
         buses: &Bus::ALL,
         run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "killers",
+        what: "events that kill their process, loop, or take up all memory, among innocent ones",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(killers::run(task)),
     },
     Part {
         name: "reloads",

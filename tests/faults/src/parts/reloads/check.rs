@@ -58,7 +58,11 @@ impl Check<'_> {
         };
         let by = letter.error().unwrap_or_default();
         if letter.reason.as_str() != "rejected" || by.split(' ').next() != Some(letter.version.as_str()) {
-            self.found.wrong(format!("number {n} is dead ({}) by {}, it says {by:?}", letter.reason.as_str(), letter.version));
+            self.found.wrong(format!(
+                "number {n} is dead ({}) by {}, it says {by:?}",
+                letter.reason.as_str(),
+                letter.version
+            ));
         }
         self.version(n, by);
     }
@@ -77,7 +81,8 @@ impl Check<'_> {
             self.folder.version(handler, generation, module)
         });
         if made.as_deref() != Some(version) {
-            let text = format!("number {n} was handled by {version}, which says {generations}, and that makes {made:?}");
+            let text =
+                format!("number {n} was handled by {version}, which says {generations}, and that makes {made:?}");
             self.found.lost += 1;
             self.found.wrong(text);
         }
