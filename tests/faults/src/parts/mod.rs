@@ -2,6 +2,7 @@
 
 pub mod killers;
 pub mod kills;
+pub mod malformed;
 pub mod reloads;
 
 use std::any::Any;
@@ -34,6 +35,12 @@ pub const ALL: &[Part] = &[
         what: "processes killed with SIGKILL at any moment, and started again",
         buses: &Bus::ALL,
         run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "malformed",
+        what: "entries, rows, requests and lines that are no events, among good ones",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(malformed::run(task)),
     },
     Part {
         name: "killers",
