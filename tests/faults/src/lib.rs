@@ -4,6 +4,7 @@
 //! over it, numbered events, faults from one seed, and in the end the checker ([`truth`]) compares what the store holds with
 //! what it must hold. What was found is kept as a record ([`record`]); the report is written from records ([`report`]).
 
+pub mod bugs;
 pub mod findings;
 pub mod holdings;
 pub mod parts;

@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use moontide_faults::bugs;
 use moontide_faults::parts::{self, Part};
 use moontide_faults::place::Bus;
-use moontide_faults::record::Record;
+use moontide_faults::record::{self, Record};
+use moontide_faults::report;
 use moontide_faults::task::Task;
 
 #[derive(Parser)]
@@ -33,6 +35,13 @@ enum Command {
         #[arg(long, default_value_t = 1.0)]
         share: f64,
     },
+    /// Plant bugs in a copy of the sources, one by one, and see whether a test notices
+    Bugs {
+        /// Only those whose name contains one of these
+        names: Vec<String>,
+    },
+    /// Write docs/reliability.md from what the last runs found
+    Report,
     /// Say which parts there are
     List,
 }
@@ -56,6 +65,8 @@ async fn play(command: Command) -> anyhow::Result<bool> {
             parts::ALL.iter().for_each(|part| println!("{:12} {}", part.name, part.what));
             Ok(true)
         }
+        Command::Bugs { names } => plant(&names),
+        Command::Report => report().map(|()| true),
         Command::Run { parts, bus, seed, share } => {
             let seed = seed.unwrap_or_else(rand::random);
             let mut clean = true;
@@ -69,6 +80,22 @@ async fn play(command: Command) -> anyhow::Result<bool> {
     }
 }
 
+fn plant(names: &[String]) -> anyhow::Result<bool> {
+    let (began, record) = (Instant::now(), Record::begin("bugs", None, 0, 1.0));
+    let found = bugs::plant(names)?;
+    let clean = found.is_clean();
+    if names.is_empty() {
+        record.end(began.elapsed(), found).keep()?;
+    }
+    Ok(clean)
+}
+
+fn report() -> anyhow::Result<()> {
+    let page = report::page(&record::all()?, include_str!("../found.md"));
+    let file = record::root().join("docs/reliability.md");
+    std::fs::write(&file, page).with_context(|| format!("{} cannot be written", file.display()))
+}
+
 fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Part>> {
     if names.is_empty() {
         return Ok(parts::ALL.iter().collect());
@@ -80,10 +107,10 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Part>> {
 
 async fn run(part: &Part, task: Task) -> anyhow::Result<bool> {
     println!("{} on {}, seed {}", part.name, task.bus, task.seed);
-    let began = Instant::now();
-    let found = (part.run)(task.clone()).await;
+    let (began, record) = (Instant::now(), Record::begin(task.part, Some(task.bus), task.seed, task.share));
+    let found = (part.run)(task).await;
     let clean = found.is_clean();
-    let record = Record::new(&task, Some(task.bus), began.elapsed(), found);
+    let record = record.end(began.elapsed(), found);
     println!("{}", serde_json::to_string(&record.found.faults)?);
     let found = &record.found;
     println!(

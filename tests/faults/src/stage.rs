@@ -215,7 +215,7 @@ impl Stage {
             found.wrong(left);
         }
         found.panics += self.said("panicked at");
-        if !found.is_clean() {
+        if !found.is_exact() {
             found.wrong(self.tail());
         }
         found

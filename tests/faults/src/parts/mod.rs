@@ -4,6 +4,7 @@ pub mod killers;
 pub mod kills;
 pub mod malformed;
 pub mod reloads;
+pub mod soak;
 
 use std::any::Any;
 use std::future::Future;
@@ -54,6 +55,12 @@ pub const ALL: &[Part] = &[
         buses: &Bus::ALL,
         run: |task| Box::pin(reloads::run(task)),
     },
+    Part {
+        name: "soak",
+        what: "an hour of mixed load with a fault each minute: memory, threads, descriptors, keys and consumers stay flat",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(soak::run(task)),
+    },
 ];
 
 /// The part of that name.
@@ -70,7 +77,7 @@ where
     let mut all = Findings::default();
     for seed in task.seeds(full) {
         let mut found = AssertUnwindSafe(round(seed)).catch_unwind().await.unwrap_or_else(|panic| broken(&*panic));
-        if !found.is_clean() {
+        if !found.is_exact() {
             found.wrong(format!("again: {}", task.again(seed)));
             found.wrong.iter().for_each(|text| eprintln!("  {text}"));
         }
