@@ -105,7 +105,6 @@ impl Volleys {
         for (id, harm) in &self.harmful {
             let letters = letters.remove(id).unwrap_or_default();
             self.harmful(&mut found, id, *harm, &letters);
-            found.fault(does(*harm), 1);
         }
         found
     }
