@@ -1,12 +1,13 @@
 //! One round: a folder, a store, processes of the real binary, numbered events, and the look at what came of them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use moontide::bus::{BusError, DeadFilter};
-use moontide::config::{self, Flags};
+use moontide::config::{self, Config, Flags};
 use moontide::host::{self, Backend};
 use moontide::outcome::Emit;
 use moontide_stage::process::Process;
@@ -42,6 +43,11 @@ pub fn binary() -> PathBuf {
     found.unwrap_or_else(|| panic!("no moontide beside {}: scripts/faults builds both", this.display()))
 }
 
+fn config_in(folder: &Path) -> Config {
+    let flags = Flags { config: Some(folder.join("moontide.toml")), ..Flags::default() };
+    config::load(&flags).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
 pub struct Stage {
     pub rng: SmallRng,
     pub backend: Backend,
@@ -75,13 +81,17 @@ impl Stage {
         let url = place.url(folder.path());
         let text = format!("{settings}\n[bus]\nurl = \"{url}\"\n[http]\nlisten = \"\"\n");
         std::fs::write(folder.path().join("moontide.toml"), text).expect("a file");
-        let flags = Flags { config: Some(folder.path().join("moontide.toml")), ..Flags::default() };
-        let config = config::load(&flags).unwrap_or_else(|problems| panic!("{problems}"));
+        let config = config_in(folder.path());
         let backend = host::open(&config, Some("checker")).await.expect("the store opens");
         let stage = Self { rng, backend, folder, next: 1, started: 0, place };
         std::fs::create_dir_all(stage.folder.path().join("handlers")).expect("a folder");
         handlers.iter().for_each(|(name, script)| stage.write_handler(name, script));
         stage
+    }
+
+    /// What its processes are configured to do.
+    pub fn config(&self) -> Config {
+        config_in(self.folder.path())
     }
 
     /// Writes a script; running processes notice by themselves.
@@ -135,12 +145,28 @@ impl Stage {
 
     /// How often the log says `what`.
     pub fn said(&self, what: &str) -> u64 {
-        std::fs::read_to_string(self.log()).unwrap_or_default().matches(what).count() as u64
+        self.log_text().matches(what).count() as u64
+    }
+
+    /// All that its processes have said.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Whole lines of the log after the first `bytes` bytes, which are counted on.
+    pub fn log_after(&self, bytes: &mut u64) -> String {
+        let mut text = Vec::new();
+        let mut file = std::fs::File::open(self.log()).expect("somebody was started");
+        file.seek(SeekFrom::Start(*bytes)).expect("it was read up to there");
+        file.read_to_end(&mut text).expect("a file of ours");
+        text.truncate(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+        *bytes += text.len() as u64;
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// The last lines of the log.
     pub fn tail(&self) -> String {
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let log = self.log_text();
         let lines: Vec<&str> = log.lines().rev().take(30).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -222,8 +248,13 @@ impl Stage {
 
     /// As [`Stage::check`], with a truth of the caller's own.
     pub async fn check_against(&self, truth: &Truth) -> Findings {
+        self.check_with(|held| truth.compare(&held)).await
+    }
+
+    /// Waits for rest, and has `compare` look at what the store holds.
+    pub async fn check_with(&self, compare: impl FnOnce(Held) -> Findings) -> Findings {
         let rest = self.quiet().await;
-        let mut found = truth.compare(&self.held().await.expect("the store answers"));
+        let mut found = compare(self.held().await.expect("the store answers"));
         if let Err(left) = rest {
             found.lost += 1;
             found.wrong(left);

@@ -3,10 +3,13 @@
 pub mod clocks;
 pub mod cuts;
 pub mod ingest;
+pub mod killers;
 pub mod kills;
 pub mod lines;
+pub mod malformed;
 pub mod outages;
 pub mod power;
+pub mod reloads;
 pub mod soak;
 pub mod stops;
 pub mod terms;
@@ -71,6 +74,24 @@ pub const ALL: &[Part] = &[
         what: "HTTP requests cut after any number of bytes, and sent again, while processes are killed",
         buses: &Bus::ALL,
         run: |task| Box::pin(ingest::run(task)),
+    },
+    Part {
+        name: "malformed",
+        what: "entries, rows, requests and lines that are no events, among good ones",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(malformed::run(task)),
+    },
+    Part {
+        name: "killers",
+        what: "events that kill their process, loop, or take up all memory, among innocent ones",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(killers::run(task)),
+    },
+    Part {
+        name: "reloads",
+        what: "handler files saved again and again under load, whole and broken, removed and put back",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(reloads::run(task)),
     },
     Part {
         name: "soak",

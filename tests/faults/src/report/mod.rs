@@ -34,7 +34,11 @@ pub fn page(records: &[Record], defects: &str) -> String {
     section(&mut page, "Recovery", &recovery(records));
     section(&mut page, "Row by row", &rows::table(records));
     section(&mut page, "Soak", &measured(records, &["soak"]));
-    section(&mut page, "Other figures", &measured(records, &["simulation", "fuzz", "failpoints", "power", "outages"]));
+    section(
+        &mut page,
+        "Other figures",
+        &measured(records, &["reloads", "simulation", "fuzz", "failpoints", "power", "outages"]),
+    );
     section(&mut page, "What the rig found", defects);
     section(&mut page, "How it was run", &runs(records));
     page
