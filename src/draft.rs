@@ -113,8 +113,10 @@ fn check_lengths(event: &Event) -> Result<(), String> {
         ("id", Some(&event.id)),
         ("source", Some(&event.source)),
         ("subject", event.subject.as_ref()),
+        ("dataschema", event.dataschema.as_ref()),
         ("correlation_id", event.correlation_id.as_ref()),
         ("causation_id", event.causation_id.as_ref()),
+        ("traceparent", event.traceparent.as_ref()),
     ];
     for (name, value) in attributes.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         if value.is_empty() || value.len() > ATTRIBUTE_BYTES_MAX {
@@ -188,6 +190,8 @@ mod tests {
             (r#"{"type":"a","data":"0123456789012345678901"}"#, "has 24 bytes of data; limits.payload is 20 bytes"),
             (r#"{"type":"a","time":"yesterday"}"#, "has the time \"yesterday\"; write it like"),
             (r#"{"type":"a","id":""}"#, "has \"id\" of 0 bytes; 1 to 1024 can be kept"),
+            (r#"{"type":"a","dataschema":""}"#, "has \"dataschema\" of 0 bytes; 1 to 1024 can be kept"),
+            (r#"{"type":"a","traceparent":""}"#, "has \"traceparent\" of 0 bytes; 1 to 1024 can be kept"),
             (r#"{"type":"a","specversion":"0.3"}"#, "has \"specversion\" \"0.3\"; \"1.0\" is known"),
             (r#"{"type":"a","datacontenttype":"text/xml"}"#, "has \"datacontenttype\" \"text/xml\""),
             (r#"{"type":"a","data_base64":"AA=="}"#, "has \"data_base64\""),

@@ -83,11 +83,11 @@ impl Supervisor {
     pub async fn run(mut self, mut registry: Registry, mut changed: Receiver<Change>) {
         let mut report = tokio::time::interval(REPORT_EVERY);
         let mut building: Option<JoinHandle<Registry>> = None;
-        // Not whether the host stops: it may begin to while one of the steps below waits, and then no worker was told.
         let mut stopping = false;
         while !(stopping && self.tasks.is_empty()) {
             tokio::select! {
                 () = self.parts.stop.cancelled(), if !stopping => {
+                    // Only here, also where it was cancelled before this loop came to look: else nobody tells the workers.
                     stopping = true;
                     self.running.values().for_each(|worker| worker.stop.cancel());
                 }

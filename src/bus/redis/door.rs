@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -25,6 +25,8 @@ pub(super) struct Door {
     left: AtomicBool,
     /// The group vanished somewhere, or there may be streams to join.
     reopen: AtomicBool,
+    /// The highest number of a batch that any inbox of this process has had.
+    highest: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -75,7 +77,14 @@ pub(super) struct Reasons {
 const UNANSWERED_MAX: usize = 32;
 
 impl Door {
-    pub fn new(subscription: Arc<Subscription>, retry: Arc<str>, sources: Vec<Arc<str>>) -> Self {
+    /// An inbox counts on from `highest`: the server remembers the answers to the last inbox of the group by their numbers.
+    pub fn new(
+        subscription: Arc<Subscription>,
+        retry: Arc<str>,
+        sources: Vec<Arc<str>>,
+        highest: Arc<AtomicU64>,
+    ) -> Self {
+        let next = highest.load(Ordering::Acquire) + 1;
         let state = State {
             sources,
             waiting: VecDeque::new(),
@@ -83,7 +92,7 @@ impl Door {
             reading: false,
             failed: None,
             held: Held::default(),
-            batches: Batches { unanswered: HashMap::new(), next: 1 },
+            batches: Batches { unanswered: HashMap::new(), next },
             turn: 0,
             closed: false,
         };
@@ -94,6 +103,7 @@ impl Door {
             new: AtomicBool::new(true),
             left: AtomicBool::new(true),
             reopen: AtomicBool::new(false),
+            highest,
             state: Mutex::new(state),
         }
     }
@@ -236,6 +246,7 @@ impl Door {
         let batch = Batch { number: state.batches.next, sent: runs.iter().enumerate().filter_map(live).collect() };
         let batches = &mut state.batches;
         batches.next += 1;
+        self.highest.fetch_max(batch.number, Ordering::AcqRel);
         if batches.unanswered.len() >= UNANSWERED_MAX
             && let Some(oldest) = batches.unanswered.keys().min().copied()
         {

@@ -239,7 +239,7 @@ impl Bus for RedisBus {
         let (streams, began) = group::open(&self.store, &subscription).await?;
         let retry: Arc<str> = self.store.keys.retry(&subscription.group).into();
         let sources = [retry.clone()].into_iter().chain(streams.into_iter().map(Arc::from)).collect();
-        let door = Arc::new(Door::new(subscription, retry, sources));
+        let door = Arc::new(Door::new(subscription, retry, sources, self.store.batches.clone()));
         self.store.add_door(&door);
         // A stream that appeared between the look above and now told nobody who had this door.
         door.look_for_streams();

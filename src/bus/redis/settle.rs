@@ -34,7 +34,7 @@ pub(super) struct Settler<'a> {
     pub subscription: &'a Subscription,
     /// The stream of the group's retries.
     pub retry: &'a str,
-    /// Number of the batch in its inbox; a repeated batch has the same.
+    /// Number of the batch, in all inboxes that the group has had in this process; a repeated batch has the same.
     pub number: u64,
 }
 

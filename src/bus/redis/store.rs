@@ -1,7 +1,7 @@
 //! What every part of the bus shares: the way to the server, the names of our keys, who we are, and what time it is there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -42,6 +42,8 @@ pub(super) struct Store {
     /// The server's time, when it last told us.
     now: AtomicI64,
     doors: Mutex<Vec<Weak<Door>>>,
+    /// See [`Door::new`].
+    pub batches: Arc<AtomicU64>,
     /// What closed inboxes held is on its way back, by group.
     going_back: Mutex<HashMap<Arc<str>, JoinHandle<()>>>,
     /// Ends every task of the bus.
@@ -63,6 +65,7 @@ impl Store {
             walk: Walk::default(),
             now: AtomicI64::new(0),
             doors: Mutex::default(),
+            batches: Arc::default(),
             going_back: Mutex::default(),
             closed: CancellationToken::new(),
         }

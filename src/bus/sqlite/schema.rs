@@ -86,6 +86,7 @@ fn open_file(path: &Path) -> Result<Connection, Fault> {
         })?;
     }
     refuse_no_file(path)?;
+    refuse_lost_file(path)?;
     if std::fs::metadata(path).is_ok_and(|found| found.permissions().readonly()) {
         return Err(Fault::Unusable("the file is read-only; make it and its folder writable".into()));
     }
@@ -99,6 +100,22 @@ pub(super) fn refuse_no_file(path: &Path) -> Result<(), Fault> {
         Ok(found) if !found.is_file() => Err(Fault::Unusable("it is no regular file; name another".into())),
         _ => Ok(()),
     }
+}
+
+/// Where the file is away and its log is not, SQLite would make a new file and remove the log, with all that was committed
+/// there.
+fn refuse_lost_file(path: &Path) -> Result<(), Fault> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+    // The log first: a store that is being made just now has a file before it has a log.
+    if length(log.as_ref()) > 0 && length(path) == 0 {
+        let log = log.display();
+        return Err(Fault::Unusable(format!(
+            "the file is gone, and its log {log} is not; put the file back, or move the log away"
+        )));
+    }
+    Ok(())
 }
 
 fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
@@ -182,6 +199,21 @@ mod tests {
         conn.pragma_update(None, "application_id", 7).expect("the id is written");
         let error = open().expect_err("another program's file is refused");
         assert!(error.contains("another program"), "{error}");
+    }
+
+    #[test]
+    fn a_log_whose_file_is_away_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (path, away) = (folder.path().join("shop.db"), folder.path().join("away.db"));
+        let place = Place::File(path.clone());
+        let mut conn = open_writer(&place, PATIENCE).expect("a new file is created");
+        prepare(&mut conn, Synchronous::Normal).expect("the schema is written");
+        std::fs::rename(&path, &away).expect("it is there");
+        let error = open_writer(&place, PATIENCE).expect_err("its file is away").to_string();
+        assert!(error.contains("shop.db-wal") && error.contains("put the file back"), "{error}");
+        std::fs::rename(&away, &path).expect("it is there");
+        let conn = open_writer(&place, PATIENCE).expect("it is back");
+        assert_eq!(pragma(&conn, "user_version").ok(), Some(MIGRATIONS.len() as i64), "with what is in its log");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Pure: knows the handlers in `handlers/`, and neither stores nor processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use moontide::bus::DeadLetter;
 use moontide::event::{Event, Json};
@@ -10,6 +10,7 @@ use moontide::outcome::Emit;
 use serde_json::{Value, json};
 
 use crate::findings::Findings;
+use crate::seen::{Kind, Unit};
 
 /// Attempts that `doom.luau` has.
 const DOOMED_ATTEMPTS: u32 = 3;
@@ -52,28 +53,35 @@ pub struct Held {
 /// What must be there after numbers 1 to `last`.
 pub struct Truth {
     last: u64,
+    gone: BTreeSet<Unit>,
     state: BTreeMap<String, Value>,
 }
 
 impl Truth {
     pub fn of(last: u64) -> Self {
+        Self::without(last, BTreeSet::new())
+    }
+
+    /// As [`Truth::of`], where `gone` did not happen, or is no longer there.
+    pub fn without(last: u64, gone: BTreeSet<Unit>) -> Self {
+        let is_gone = |kind, n: i64| gone.contains(&Unit { kind, n });
         let mut sums = BTreeMap::<String, u64>::new();
         let mut lists = BTreeMap::<String, Vec<u64>>::new();
-        for n in (1..=last).filter(|n| !is_rejected(*n)) {
+        for n in (1..=last).filter(|n| !is_rejected(*n) && !is_gone(Kind::Tick, *n as i64)) {
             *sums.entry(format!("sum/{}", n % 64)).or_default() += n;
             sums.insert(format!("ticks/{n}"), 1);
-            sums.insert(format!("tocks/{n}"), 1);
-            if n.is_multiple_of(4) {
-                sums.insert(format!("tocks/-{n}"), 1);
+            let late = n.is_multiple_of(4).then_some(-(n as i64));
+            for tock in [Some(n as i64), late].into_iter().flatten().filter(|tock| !is_gone(Kind::Tock, *tock)) {
+                sums.insert(format!("tocks/{tock}"), 1);
             }
             lists.entry(format!("list/{}", n / 20)).or_default().push(n);
         }
-        for n in (1..=last).filter(|n| n.is_multiple_of(10)) {
+        for n in (1..=last).filter(|n| n.is_multiple_of(10) && !is_gone(Kind::Order, *n as i64)) {
             sums.insert(format!("orders/{n}"), 1);
         }
         let sums = sums.into_iter().map(|(key, value)| (key, json!(value)));
         let lists = lists.into_iter().map(|(key, value)| (key, json!(value)));
-        Self { last, state: sums.chain(lists).collect() }
+        Self { last, state: sums.chain(lists).collect(), gone }
     }
 
     /// Deliveries to handlers that this takes.
@@ -99,11 +107,12 @@ impl Truth {
 
     fn compare_dead(&self, found: &mut Findings, dead: &[DeadLetter]) {
         let mut wanted: BTreeMap<String, &str> = BTreeMap::new();
+        let is_gone = |kind, n: u64| self.gone.contains(&Unit { kind, n: n as i64 });
         for n in 1..=self.last {
-            if is_rejected(n) {
+            if is_rejected(n) && !is_gone(Kind::Tick, n) {
                 wanted.insert(n.to_string(), "rejected");
             }
-            if n.is_multiple_of(25) {
+            if n.is_multiple_of(25) && !is_gone(Kind::Doom, n) {
                 wanted.insert(format!("doom-{n}"), "exhausted");
             }
         }
@@ -191,6 +200,21 @@ mod tests {
         assert_eq!(compared(|held| drop(held.state.insert("list/0".into(), json!([6, 5, 4, 3, 2, 1])))), (0, 0));
         assert_eq!(compared(|held| drop(held.state.insert("list/0".into(), json!([1, 1, 2, 3, 4, 5])))), (1, 1));
         assert_eq!(compared(|held| drop(held.state.insert("list/0".into(), json!([1, 2, 3, 4, 5, 6, 6])))), (0, 1));
+    }
+
+    #[test]
+    fn what_is_gone_must_not_be_there() {
+        let gone = |kind, n| Truth::without(50, [Unit { kind, n }].into()).state;
+        let all = Truth::of(50).state;
+        assert_eq!(
+            gone(Kind::Tick, 4).get("list/0"),
+            Some(&json!([1, 2, 3, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]))
+        );
+        assert_eq!(all.len() - gone(Kind::Tick, 4).len(), 4, "ticks, sum, and both tocks");
+        assert_eq!(all.len() - gone(Kind::Tock, -4).len(), 1);
+        assert_eq!(all.len() - gone(Kind::Order, 10).len(), 1);
+        let held = Held { state: all, dead: Vec::new() };
+        assert_eq!(Truth::without(50, [Unit { kind: Kind::Doom, n: 25 }].into()).compare(&held).lost, 2, "7 and 50");
     }
 
     #[test]

@@ -95,6 +95,19 @@ pub async fn gets_back_what_a_closed_inbox_held(h: &impl Harness) {
     assert_eq!(settle_one(&inbox, commit(&got[0])).await, Answer::Fenced, "the old lease is void");
 }
 
+pub async fn is_settled_anew_when_it_is_opened_anew(h: &impl Harness) {
+    let host = h.open().await;
+    host.publish("orders", &["a"]).await;
+    for (times, event) in ["b", "c", "d"].into_iter().enumerate() {
+        let inbox = host.inbox("group").await;
+        let mut run = commit(&receive_one(&inbox).await);
+        run.effects.writes = vec![add("count", 1.0)];
+        assert_eq!(settle_one(&inbox, run).await, DONE);
+        assert_eq!(host.value("count").await, Some((times + 1).to_string()), "what is answered is done");
+        host.publish("orders", &[event]).await;
+    }
+}
+
 pub async fn shows_how_it_stands(h: &impl Harness) {
     let host = h.open().await;
     let inbox = host.inbox("group").await;

@@ -72,7 +72,7 @@ macro_rules! suite {
                     hands_out_what_is_no_event_beside_its_neighbours, stores_all_of_a_publish_or_none};
                 groups::{begins_where_its_handler_says, reads_streams_that_appear_later_from_their_first_entry,
                     goes_on_where_it_was, misses_no_stream_that_appeared_while_it_was_away,
-                    gets_back_what_a_closed_inbox_held, shows_how_it_stands, keeps_groups_apart};
+                    gets_back_what_a_closed_inbox_held, is_settled_anew_when_it_is_opened_anew, shows_how_it_stands, keeps_groups_apart};
                 settle::{applies_everything_once, answers_already_mine_for_every_verdict, refuses_what_was_read_stale,
                     sees_what_its_batch_wrote, compares_large_values, adds_without_reading, refuses_to_add_to_a_text,
                     releases_without_a_trace, skips_without_effects, settles_many_deliveries_as_one,

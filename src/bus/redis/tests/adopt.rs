@@ -24,7 +24,7 @@ fn door() -> Arc<Door> {
         start: Start::Latest,
     };
     let retry: Arc<str> = "moontide:retry:g".into();
-    Arc::new(Door::new(Arc::new(subscription), retry.clone(), vec![retry, "s".into()]))
+    Arc::new(Door::new(Arc::new(subscription), retry.clone(), vec![retry, "s".into()], Arc::default()))
 }
 
 /// A process that serves the group and adopts from these.

@@ -187,7 +187,7 @@ async fn who_serves_no_group_trims_nothing_and_what_others_publish_is_theirs_to_
     let wanted = wants("group", &["orders"], Start::Latest);
     group::open(&store, &wanted).await.expect("it opens");
     assert_eq!(left().await, 50, "a command that ends soon has a configuration of its own");
-    let door = Arc::new(Door::new(Arc::new(wanted), "moontide:retry:group".into(), Vec::new()));
+    let door = Arc::new(Door::new(Arc::new(wanted), "moontide:retry:group".into(), Vec::new(), Arc::default()));
     store.add_door(&door);
     server.call(&["DEL", "moontide:published"]);
     assert_eq!(left().await, 50, "only others publish to it");

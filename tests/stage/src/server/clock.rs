@@ -1,6 +1,7 @@
-//! A server's wall clock in a test's hand.
+//! A wall clock in a test's hand: a server's, or that of any process.
 //!
-//! It lies in a file that the server has in its memory (`clock.c`), and stands still until the test moves it.
+//! It lies in a file that they have in their memory (`clock.c`). A [`ManualClock`] stands still until the test moves it; a
+//! [`Shift`] goes on, ahead of the real one or behind.
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -42,6 +43,32 @@ impl ManualClock {
         let mut now = self.now.lock();
         *now += millis;
         self.file.write_all_at(&now.to_ne_bytes(), 0).expect("the clock's file is written");
+    }
+}
+
+/// How far a wall clock that goes on is ahead of the real one.
+pub struct Shift {
+    path: PathBuf,
+    file: File,
+}
+
+impl Shift {
+    /// A clock that is right, in a file of this name.
+    pub fn at(path: &Path) -> Self {
+        let shift = Self { path: path.to_owned(), file: File::create_new(path).expect("the clock's file is made") };
+        shift.set(0);
+        shift
+    }
+
+    /// Steps to `seconds` ahead of the real clock, or behind.
+    pub fn set(&self, seconds: i64) {
+        self.file.write_all_at(&(seconds * 1000).to_ne_bytes(), 0).expect("the clock's file is written");
+    }
+
+    /// With these variables a process has this clock.
+    pub fn variables(&self) -> [(&str, &str); 2] {
+        let text = |path| Path::to_str(path).expect("paths of tests are text");
+        [("LD_PRELOAD", text(shim())), ("TEST_CLOCK_AHEAD", text(&self.path))]
     }
 }
 

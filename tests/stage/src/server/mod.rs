@@ -3,7 +3,7 @@
 //! Ends when it is dropped, when the test panics, and when the test binary is killed. A server that is not installed is a
 //! failure. Used by the integration tests, by the unit tests of `src/bus/redis` and by the fault rig.
 
-mod clock;
+pub mod clock;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::{Client, Connection, Value};
 
-use clock::ManualClock;
+use clock::{ManualClock, Shift};
 
 /// A defect shows as a failure after this time, not as a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,6 +51,7 @@ pub struct Server {
     kind: Kind,
     options: Vec<String>,
     clock: Option<ManualClock>,
+    shift: Shift,
     port: u16,
     /// It is a sentinel: the port of the master that it watches at first, under the name `main`.
     watches: Option<u16>,
@@ -78,8 +79,9 @@ impl Server {
     fn start_with(kind: Kind, manual: bool, options: &[&str], watches: Option<u16>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let clock = manual.then(|| ManualClock::in_folder(folder.path()));
+        let shift = Shift::at(&folder.path().join("ahead"));
         let options = options.iter().map(|option| option.to_string()).collect();
-        let mut server = Self { kind, options, clock, port: 0, watches, child: Mutex::default(), folder };
+        let mut server = Self { kind, options, clock, shift, port: 0, watches, child: Mutex::default(), folder };
         for _ in 0..10 {
             server.port = free_port();
             if server.try_start() {
@@ -127,6 +129,11 @@ impl Server {
             }
             assert!(began.elapsed() < PATIENCE, "its clock is not ours: {time:?}");
         }
+    }
+
+    /// The wall clock of a server with the real one steps to `seconds` ahead of that, or behind, and goes on.
+    pub fn shift(&self, seconds: i64) {
+        self.shift.set(seconds);
     }
 
     /// A connection of the caller's own.
@@ -265,7 +272,7 @@ impl Server {
             // A thread of the allocator's own measures its sleep by the wall clock.
             .args(["--save", "", "--appendonly", "no", "--jemalloc-bg-thread", "no"])
             .args(&self.options)
-            .env("LD_PRELOAD", clock::shim())
+            .envs(self.shift.variables())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

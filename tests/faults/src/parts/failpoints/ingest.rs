@@ -1,20 +1,12 @@
-//! A client of the HTTP door: sends events, and knows what it was promised.
-
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+//! A client of the HTTP door that sends once, and knows what it was promised.
 
 use moontide::outcome::Emit;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-/// An address at which nobody listens yet.
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there are free ports");
-    listener.local_addr().expect("it is bound")
-}
+use crate::client::exchange;
 
-/// Sends `emits`, with an idempotency key or without; true: they were taken, and the store must have them.
-pub async fn send(address: SocketAddr, emits: &[Emit], key: Option<&str>) -> bool {
+/// Sends `emits` in one request, with an idempotency key or without; true: they were taken, and the store must have them.
+pub async fn send(port: u16, emits: &[Emit], key: Option<&str>) -> bool {
     let events: Vec<Value> = emits.iter().map(cloud_event).collect();
     let body = Value::Array(events).to_string();
     let key = key.map(|key| format!("Idempotency-Key: {key}\r\n")).unwrap_or_default();
@@ -23,15 +15,7 @@ pub async fn send(address: SocketAddr, emits: &[Emit], key: Option<&str>) -> boo
          Content-Type: application/cloudevents-batch+json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    answer(address, &request).await.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 202 "))
-}
-
-async fn answer(address: SocketAddr, request: &str) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    Ok(answer)
+    exchange(port, request.as_bytes()).await.is_ok_and(|code| code == 202)
 }
 
 fn cloud_event(emit: &Emit) -> Value {

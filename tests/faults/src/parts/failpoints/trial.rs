@@ -1,11 +1,11 @@
 //! Deaths, one after the other, on one store, and who goes on with what the dead leave.
 
-use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use moontide::failpoint::Point;
 use moontide_stage::process::Process;
+use moontide_stage::server::free_port;
 use rand::Rng as _;
 
 use super::ingest;
@@ -42,7 +42,8 @@ struct Victim {
     name: String,
     process: Process,
     way: Way,
-    address: Option<SocketAddr>,
+    /// Where it takes events, if it does.
+    port: Option<u16>,
     began: Instant,
     /// How long it may work before it is asked to stop.
     works: Duration,
@@ -141,14 +142,14 @@ impl Trials {
         let &Aim { point, pass, way, tries_before } = aim;
         let failpoint = format!("{point}@{pass}");
         let name = format!("victim{}", self.count);
-        let address = matches!(way, Way::Ingest { .. }).then(ingest::free_address);
-        let listen = address.map_or_else(String::new, |address| address.to_string());
+        let port = matches!(way, Way::Ingest { .. }).then(free_port);
+        let listen = port.map_or_else(String::new, |port| format!("127.0.0.1:{port}"));
         let variables = [("MOONTIDE_FAILPOINT", failpoint.as_str()), ("MOONTIDE_HTTP_LISTEN", listen.as_str())];
         Victim {
             process: self.stage.start_as(&name, &variables),
             name,
             way,
-            address,
+            port,
             began: Instant::now(),
             works: Duration::from_millis(self.stage.rng.random_range(60..400)) * (1 + tries_before / 2),
             asked: false,
@@ -169,7 +170,7 @@ impl Trials {
                     victim.asked = true;
                 }
             }
-            Way::Ingest { keyed } => self.send(victim.address, keyed).await,
+            Way::Ingest { keyed } => self.send(victim.port, keyed).await,
         }
     }
 
@@ -189,12 +190,12 @@ impl Trials {
     }
 
     /// What is not promised to be stored is published once more.
-    async fn send(&mut self, address: Option<SocketAddr>, keyed: bool) {
-        let Some(address) = address else { return };
+    async fn send(&mut self, port: Option<u16>, keyed: bool) {
+        let Some(port) = port else { return };
         self.count += 1;
         let emits = self.stage.draw(1);
         let key = keyed.then(|| format!("key-{}", self.count));
-        if !ingest::send(address, &emits, key.as_deref()).await {
+        if !ingest::send(port, &emits, key.as_deref()).await {
             self.stage.publish(emits).await;
             self.stage.pause(5..10).await;
         }
