@@ -30,6 +30,7 @@
 //! | [`host`] | which parts there are, and the order in which they start and stop | the command line |
 //! | [`demo`] | a seeded day of checkouts, and the proof that it adds up | how it is run |
 //! | [`cli`] | flags, exit codes, what is printed | decisions of any kind |
+//! | [`failpoint`] | the names of the places at which the fault rig lets the process die | what happens there |
 //! | [`units`], [`nearest`] | durations and sizes as people write them; the right word for a wrong one | anybody |
 
 pub mod bus;
@@ -41,6 +42,7 @@ pub mod demo;
 pub mod draft;
 pub mod envelope;
 pub mod event;
+pub mod failpoint;
 pub mod host;
 pub mod hot;
 pub mod http;

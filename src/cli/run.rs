@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use super::UsageError;
 use crate::config::{Config, check_instance};
+use crate::failpoint;
 use crate::host::{self, Start};
 
 const AFTER_HELP: &str = "\
@@ -28,6 +30,7 @@ pub struct RunArgs {
 
 /// Runs the host until it is told to stop.
 pub async fn run(args: RunArgs, config: Config) -> anyhow::Result<ExitCode> {
+    failpoint::arm().map_err(UsageError)?;
     host::run(config, Start { only: args.only, instance: args.name }).await?;
     Ok(ExitCode::SUCCESS)
 }

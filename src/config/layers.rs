@@ -13,6 +13,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 use super::foreign::{self, Borrowed};
 use super::problem::{Origin, Problem};
 use super::raw::show;
+use crate::failpoint;
 use crate::nearest::nearest;
 
 /// `config/default.toml`.
@@ -194,7 +195,8 @@ impl Variables {
     /// `secrets`: names that the file gives to variables; they may look like ours.
     fn read(&self, environment: &BTreeMap<String, String>, secrets: &[String], problems: &mut Vec<Problem>) -> Dict {
         let mut values = Dict::new();
-        let is_ours = |name: &String| name.starts_with(PREFIX) && name != FILE_VARIABLE && !secrets.contains(name);
+        let is_other = |name: &String| name == FILE_VARIABLE || failpoint::is_switch(name) || secrets.contains(name);
+        let is_ours = |name: &String| name.starts_with(PREFIX) && !is_other(name);
         let ours = environment.iter().filter(|(name, _)| is_ours(name));
         for (name, value) in ours {
             match self.0.get(name) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bus::{Began, Bus, Inbox, backoff};
+use crate::failpoint;
 use crate::metrics::{HandlerMetrics, Outages};
 use crate::registry;
 use crate::script::Program;
@@ -79,8 +80,10 @@ pub(super) async fn begin(
     program: &Program,
     outages: &Outages,
 ) -> Option<Arc<dyn Inbox>> {
+    failpoint::reached("open.before");
     match bus.subscribe(registry::subscription(program, streams)).await {
         Ok(subscribed) => {
+            failpoint::reached("open.after");
             tell_beginnings(program, &subscribed.began);
             Some(subscribed.inbox)
         }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{HandlerReport, Inbox};
 use crate::clock::Millis;
+use crate::failpoint;
 use crate::metrics::HandlerMetrics;
 use crate::registry::{Loaded, Registry};
 use crate::script::{Mode, Program};
@@ -97,7 +98,9 @@ impl Supervisor {
                 built = built(&mut building), if !stopping => {
                     building = None;
                     if let Some(built) = built {
+                        failpoint::reached("reload.built");
                         self.apply(&registry, &built).await;
+                        failpoint::reached("reload.after");
                         registry = built;
                         report.reset_immediately();
                     }
@@ -170,6 +173,7 @@ impl Supervisor {
         match self.running.get(name) {
             Some(running) if !running.stop.is_cancelled() && reads(&running.program.load()) == reads(program) => {
                 running.program.store(program.clone());
+                failpoint::reached("reload.swapped");
             }
             running => {
                 running.inspect(|running| running.stop.cancel());

@@ -23,6 +23,7 @@ use super::problem::Problem;
 use super::{BODIES_BYTES_MAX, Site};
 use crate::bus::{Claim, TakenIn};
 use crate::draft::{Defaults, Draft};
+use crate::failpoint;
 use crate::outcome::{Emit, RecordKey};
 
 /// Time for a request's body.
@@ -149,7 +150,9 @@ async fn store(site: &Site, drafts: Vec<Draft>, key: Option<String>, body: u128)
             None => site.bus.publish(emits).await.map(|_| TakenIn::Stored),
         }
     };
-    match timeout(STORE_TIME, taken).await.map_err(|_| Problem::unanswered())?? {
+    failpoint::reached("ingest.before");
+    let taken = failpoint::after("ingest.after", timeout(STORE_TIME, taken).await);
+    match taken.map_err(|_| Problem::unanswered())?? {
         TakenIn::Stored => count.now(),
         TakenIn::Before => {}
         TakenIn::OtherBody => return Err(Problem::other_body(key.as_deref().unwrap_or_default())),

@@ -24,6 +24,7 @@ use super::stage::Stage;
 use super::turns::Turns;
 use super::{Finished, Services, Usage, fault, life};
 use crate::bus::Delivery;
+use crate::failpoint;
 use crate::outcome::{Outcome, Release};
 
 /// How often idle VMs are looked for.
@@ -213,6 +214,7 @@ async fn run(stage: Rc<Stage>, work: Rc<Work>, at: u32, delivery: Arc<Delivery>)
     });
     let outcome = stage.conclude(&run, outcome);
     stage.leave(number);
+    failpoint::reached("run.after");
     let finished = Finished {
         delivery,
         outcome,

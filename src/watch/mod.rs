@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 
+use crate::failpoint;
 use crate::registry::{Scanner, Skipped};
 use crate::script::{Source, Sources};
 
@@ -52,6 +53,7 @@ pub async fn watch(root: PathBuf, scan: Duration, mut last: Change, scanner: Sca
             found = look.settled(&last, hinted) => found,
         };
         if let Some(change) = found {
+            failpoint::reached("reload.read");
             last = change.clone();
             if changes.send(change).await.is_err() {
                 return;

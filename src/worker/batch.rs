@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Settling, backoff};
+use crate::failpoint;
 use crate::hot::HotGuard;
 use crate::judge::{DeathReason, Verdict};
 use crate::metrics::HandlerMetrics;
@@ -117,7 +118,8 @@ pub(super) async fn settle(
     let runs: Arc<[Run]> = judged.iter_mut().map(Judged::take_run).collect();
     let mut failures = 0;
     loop {
-        match inbox.settle(runs.clone()).await {
+        failpoint::reached("settle.before");
+        match failpoint::after("settle.after", inbox.settle(runs.clone()).await) {
             Ok(answers) => return SettledBatch { judged, runs, answers, took: began.elapsed() },
             Err(BusError::Closed) => return SettledBatch { judged, runs, answers: Vec::new(), took: began.elapsed() },
             Err(error) => {

@@ -7,12 +7,12 @@
 mod batch;
 mod later;
 mod pace;
+mod receiving;
 mod report;
 mod spec;
 mod suspects;
 
 use std::collections::VecDeque;
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::bus::{Answer, BusError, CRASH_BUDGET, Delivery, Inbox, ORPHANED_ALONE, backoff};
+use crate::failpoint;
 use crate::hot::HotKeys;
 use crate::judge::{Circumstances, DeathReason, Verdict, judge};
 use crate::outcome::{Outcome, Release};
@@ -33,6 +34,7 @@ use crate::script::{Finished, Job, Mode};
 use batch::{Judged, SettledBatch};
 use later::{AFTER_DEATH, Again, Later, UNWRITABLE_WAIT};
 use pace::Pace;
+use receiving::{Received, Receiving};
 pub use spec::{Runner, Spec};
 use suspects::Suspects;
 
@@ -47,8 +49,6 @@ const UNSETTLED_BYTES_MAX: usize = 64 << 20;
 pub async fn work(inbox: Arc<dyn Inbox>, spec: Spec) {
     Worker::new(inbox, spec).run().await;
 }
-
-type Received = Result<Vec<Delivery>, BusError>;
 
 struct Worker {
     inbox: Arc<dyn Inbox>,
@@ -66,8 +66,7 @@ struct Worker {
     /// What effects weigh that are not settled yet.
     bytes: usize,
     unsettled: Vec<Judged>,
-    receiving: Option<BoxFuture<'static, Received>>,
-    away: u32,
+    receiving: Receiving,
     settling: FuturesUnordered<BoxFuture<'static, SettledBatch>>,
     later: Later,
     reply: UnboundedSender<Vec<Finished>>,
@@ -92,8 +91,7 @@ impl Worker {
             running: 0,
             bytes: 0,
             unsettled: Vec::new(),
-            receiving: None,
-            away: 0,
+            receiving: Receiving::default(),
             settling: FuturesUnordered::new(),
             later,
             reply,
@@ -111,6 +109,7 @@ impl Worker {
             self.step().await;
         }
         self.spec.metrics.in_hand(0, 0);
+        failpoint::reached("stop.after");
     }
 
     /// Waits for the next thing to happen and takes it in.
@@ -123,7 +122,7 @@ impl Worker {
             Some(finished) = self.finished.recv() => self.take_finished(finished),
             Some((delivery, again)) = self.later.next() => self.start_again(delivery, again),
             turn = self.spec.alone.clone().lock_owned(), if wants_turn => self.run_suspect(turn).await,
-            received = next_received(&mut self.receiving) => self.take_received(received),
+            received = self.receiving.answer() => self.take_received(received),
         }
     }
 
@@ -136,8 +135,9 @@ impl Worker {
     }
 
     fn begin_stop(&mut self) {
+        failpoint::reached("stop.before");
         self.stopping = true;
-        self.receiving = None;
+        self.receiving.forget();
         let again = self.again.drain(..).map(|(delivery, _)| delivery);
         let unstarted: Vec<_> = again.chain(self.buffer.drain(..)).chain(self.suspects.drain()).collect();
         for delivery in unstarted {
@@ -156,16 +156,10 @@ impl Worker {
         let concurrency = self.spec.program.load().manifest.concurrency;
         let ready = self.buffer.len() + self.again.len() + self.later.soon();
         let room = self.pace.room(concurrency, ready, self.suspects.len() + self.later.aside());
-        if self.stopping || self.is_full() || room == 0 || self.receiving.is_some() {
+        if self.stopping || self.is_full() || room == 0 || self.receiving.is_under_way() {
             return;
         }
-        let (inbox, failures) = (self.inbox.clone(), self.away);
-        self.receiving = Some(Box::pin(async move {
-            if failures > 0 {
-                tokio::time::sleep(backoff(failures)).await;
-            }
-            inbox.receive(room).await
-        }));
+        self.receiving.ask(self.inbox.clone(), room);
     }
 
     /// The store does not keep up: nothing new is started until it does.
@@ -174,23 +168,23 @@ impl Worker {
     }
 
     fn take_received(&mut self, received: Received) {
-        self.receiving = None;
         match received {
             Ok(deliveries) => {
-                self.away = 0;
                 self.spec.metrics.received(deliveries.len());
                 deliveries.into_iter().for_each(|delivery| self.admit(Arc::new(delivery)));
             }
             Err(BusError::Closed) => self.begin_stop(),
             Err(error) => {
                 report::store_away(&self.spec.metrics, &self.spec.program.load().name, &error);
-                self.away += 1;
             }
         }
     }
 
     /// Sorts a delivery: to be run, to be run alone, or given up unrun.
     fn admit(&mut self, delivery: Arc<Delivery>) {
+        if delivery.orphaned > 0 {
+            failpoint::reached("recovery.after");
+        }
         if delivery.deaths >= CRASH_BUDGET {
             let how = format!("the process died {} times while this event ran alone", delivery.deaths);
             self.give_up(delivery, &how);
@@ -233,6 +227,7 @@ impl Worker {
             return;
         }
         self.running += deliveries.len();
+        failpoint::reached("run.before");
         self.spec.runner.submit(Job {
             program: self.spec.program.load_full(),
             deliveries,
@@ -255,8 +250,10 @@ impl Worker {
 
     async fn run_suspect(&mut self, turn: OwnedMutexGuard<()>) {
         let Some(delivery) = self.suspects.pop() else { return };
+        failpoint::reached("mark.before");
         match self.inbox.mark(&delivery).await {
             Ok(true) => {
+                failpoint::reached("mark.after");
                 self.suspects.take_turn(turn, &delivery);
                 self.submit(vec![delivery], true);
             }
@@ -314,6 +311,7 @@ impl Worker {
     }
 
     fn judge_run(&mut self, run: Finished) {
+        failpoint::reached("judge.before");
         let program = self.spec.program.load();
         // Both by the store's clock: ours may say something else.
         let age = run.delivery.past.as_ref().map_or(0, |past| run.delivery.received - past.first_received);
@@ -338,6 +336,7 @@ impl Worker {
             held: run.held,
             usage: run.usage,
         });
+        failpoint::reached("judge.after");
     }
 
     // --- settle ---
@@ -366,6 +365,7 @@ impl Worker {
                 _ => self.ended(&judged),
             }
         }
+        failpoint::reached("next.before");
     }
 
     /// Not even its dead letter can be written: it stays pending, and nobody spins on it. A killer is not run for that.
@@ -384,17 +384,11 @@ impl Worker {
 
     /// State moved under the run: repeat it, uncharged.
     fn conflict(&mut self, judged: Judged, state: &str) {
+        failpoint::reached("conflict.before");
         self.hot.mark(state);
         let Judged { delivery, held, .. } = judged;
         drop(held);
         let after = self.later.after_conflict(&delivery, self.rng.random());
         self.again(delivery, false, after);
-    }
-}
-
-async fn next_received(receiving: &mut Option<BoxFuture<'static, Received>>) -> Received {
-    match receiving {
-        Some(receiving) => receiving.await,
-        None => pending().await,
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::bus::{Answer, BusError, DeadId, Delivery, Run};
 use crate::clock::Millis;
+use crate::failpoint;
 use crate::judge::Verdict;
 use crate::metrics::HandlerMetrics;
 use crate::outcome::Failure;
@@ -65,6 +66,7 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
             consumed_line(metrics, handler, judged, delivery);
         }
         Verdict::Retry { delay, counted, failure } => {
+            failpoint::reached("retry.after");
             metrics.retried(*counted);
             if *counted {
                 metrics.failed(place(failure));
@@ -74,6 +76,7 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
             }
         }
         Verdict::Dead { reason, failure } => {
+            failpoint::reached("dead.after");
             metrics.dead(*reason);
             metrics.failed(place(failure));
             if metrics.may_log() {
@@ -90,7 +93,10 @@ fn applied(metrics: &HandlerMetrics, handler: &str, judged: &Judged, run: &Run, 
             }
         }
         Verdict::Skip { by } => duplicate(metrics, handler, judged, by),
-        Verdict::Release => metrics.released(),
+        Verdict::Release => {
+            failpoint::reached("release.after");
+            metrics.released();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod crash;
 mod demo;
 mod docs;
 mod environment;
+mod failpoints;
 mod foreign;
 mod host;
 mod hostile;

@@ -21,6 +21,7 @@ use super::procedure::Procedure;
 use super::reply;
 use super::store::Store;
 use crate::clock::Millis;
+use crate::failpoint;
 
 /// How often the kernel is asked about the processes of this machine.
 const NEIGHBOURS_EVERY: Duration = Duration::from_millis(50);
@@ -158,7 +159,9 @@ impl Beat {
         let beats = self.store.keys.own("beats");
         let mut both = Pipeline::new();
         both.cmd("HINCRBY").arg(&beats).arg(&self.store.process).arg(1).cmd("HGETALL").arg(&beats);
-        let mut answers = self.store.link.send(&both).await?;
+        failpoint::reached("beat.before");
+        let mut answers = failpoint::during("beat.sent", self.store.link.send(&both)).await?;
+        failpoint::reached("beat.after");
         let (counters, raised) = (answers.pop(), answers.pop());
         raised.unwrap_or(Ok(Value::Nil))?;
         let counters = reply::pairs(counters.unwrap_or(Ok(Value::Nil))?)?;

@@ -18,6 +18,7 @@ use super::procedure::Procedure;
 use super::reply;
 use super::store::Store;
 use crate::bus::backoff;
+use crate::failpoint;
 
 /// Entries moved by one script.
 const MOVED_MAX: usize = 100;
@@ -120,7 +121,10 @@ impl Due {
     async fn look(&self) -> Result<Looked, Fault> {
         let mut call = MOVE_DUE.call();
         call.arg(self.store.keys.prefix()).arg(MOVED_MAX).arg(PUT_OFF.as_millis() as u64);
-        looked(MOVE_DUE.run(&self.store.link, &call).await?)
+        failpoint::reached("due.before");
+        let answer = failpoint::during("due.sent", MOVE_DUE.run(&self.store.link, &call)).await?;
+        failpoint::reached("due.after");
+        looked(answer)
     }
 
     /// Says once per stream that something could not be moved.

@@ -15,6 +15,7 @@ use super::reply;
 use super::store::Store;
 use crate::bus::selection::{Selection, discovers};
 use crate::bus::{Began, BusError, Start, Subscription};
+use crate::failpoint;
 
 /// The script that opens a group.
 const OPEN: &str = concat!(
@@ -140,7 +141,7 @@ async fn enter(store: &Store, wanted: &Subscription, entering: &Entering<'_>) ->
     for (name, from_first) in entering.streams {
         call.arg(name).arg(u8::from(*from_first));
     }
-    let answer = store.run(&script, &call).await?;
+    let answer = failpoint::during("open.sent", store.run(&script, &call)).await?;
     let began = reply::list(answer).and_then(|list| list.into_iter().map(Beginning::read).collect());
     began.map_err(|fault| store.told(fault))
 }

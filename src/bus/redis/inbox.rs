@@ -17,6 +17,7 @@ use super::settle::{self, Settler};
 use super::store::Store;
 use super::{held, reader, takeover};
 use crate::bus::{Answer, BusError, Delivery, Inbox, Run};
+use crate::failpoint;
 use crate::judge::Verdict;
 
 /// The inbox itself.
@@ -66,8 +67,8 @@ impl Inbox for RedisInbox {
         }
         let group = &self.door.subscription.group;
         let times = held::times(delivery.lease);
-        let marked = takeover::mark(&self.store, &delivery.stream, group, delivery.entry, times).await;
-        marked.map_err(|fault| self.store.told(fault))
+        let marking = takeover::mark(&self.store, &delivery.stream, group, delivery.entry, times);
+        failpoint::during("mark.sent", marking).await.map_err(|fault| self.store.told(fault))
     }
 }
 
@@ -80,7 +81,8 @@ async fn settle(store: Arc<Store>, door: Arc<Door>, runs: Arc<[Run]>) -> Result<
     let sent = batch.sent.iter().map(|at| &runs[*at]);
     let settler = Settler { store: &store, subscription: &door.subscription, retry: &door.retry, number: batch.number };
     let call = door.with_held(|held| settler.call(held, sent));
-    let answer = store.procedures.settle.run(&store.link, &call).await;
+    let answer = failpoint::during("settle.sent", store.procedures.settle.run(&store.link, &call)).await;
+    failpoint::reached("settle.answered");
     let settled = answer.and_then(|answer: Value| settle::read(answer, batch.sent.len()));
     let settled = settled.map_err(|fault: Fault| store.told(fault))?;
     store.check_open()?;

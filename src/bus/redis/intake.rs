@@ -9,6 +9,7 @@ use super::fault::Fault;
 use super::procedure::Procedure;
 use super::{RedisBus, reply};
 use crate::bus::{BusError, Claim, Intake, TakenIn};
+use crate::failpoint;
 use crate::outcome::Emit;
 
 static TAKE_IN: LazyLock<Procedure> =
@@ -24,7 +25,8 @@ impl Intake for RedisBus {
         args.push(format!("{:032x}", claim.body));
         args.int(millis(claim.window).max(1));
         args.events(&emits, store);
-        let answer = store.run(&TAKE_IN, &args.done()).await?;
+        let answer = failpoint::during("intake.sent", store.run(&TAKE_IN, &args.done())).await?;
+        failpoint::reached("intake.after");
         match reply::text(answer).map_err(|fault| store.told(fault))?.as_str() {
             "stored" => Ok(TakenIn::Stored),
             "before" => Ok(TakenIn::Before),

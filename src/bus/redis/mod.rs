@@ -64,6 +64,7 @@ use super::{Bus, BusError, Features, Subscribed, Subscription};
 use crate::channels::Channel;
 use crate::envelope::Layouts;
 use crate::event::EntryId;
+use crate::failpoint;
 use crate::outcome::Emit;
 use crate::streams::Streams;
 use beat::Beat;
@@ -197,7 +198,10 @@ impl RedisBus {
             self.store.gone_back(group).await;
             read.extend(door.sources().into_iter().map(|stream| (stream, group.clone())));
         }
-        if let Err(fault) = self.beat.farewell(&read).await {
+        failpoint::reached("farewell.before");
+        let left = failpoint::during("farewell.sent", self.beat.farewell(&read)).await;
+        failpoint::reached("farewell.after");
+        if let Err(fault) = left {
             let told = self.store.told(fault);
             tracing::warn!("the others learn of our end only when our heartbeat has stood still: {told}");
         }

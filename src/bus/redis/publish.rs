@@ -9,6 +9,7 @@ use super::reply;
 use super::store::Store;
 use crate::bus::BusError;
 use crate::event::EntryId;
+use crate::failpoint;
 use crate::outcome::Emit;
 
 /// Stores `emits` and says where each lies.
@@ -17,7 +18,8 @@ pub(super) async fn publish(store: &Store, due: &Due, emits: &[Emit]) -> Result<
     let mut args = Args::of(procedure);
     args.push(store.keys.prefix());
     args.events(emits, store);
-    let ids = store.run(procedure, &args.done()).await?;
+    let ids = failpoint::during("publish.sent", store.run(procedure, &args.done())).await?;
+    failpoint::reached("publish.after");
     if let Some(delay) = emits.iter().filter_map(|emit| emit.delay).min() {
         due.added(delay);
     }

@@ -17,6 +17,7 @@ use super::takeover::{self, Found};
 use super::{group, reply};
 use crate::bus::Delivery;
 use crate::event::EntryId;
+use crate::failpoint;
 
 /// Reads once, and enters in the door's books what was found.
 pub(super) async fn read(store: Arc<Store>, beat: Arc<Beat>, door: Arc<Door>, max: usize) {
@@ -108,7 +109,13 @@ async fn left_behind(
             deliveries.extend(take_in(store, door, stream, own));
             after = next;
         }
-        let taken = takeover::take_over(store, stream, group, &owners, max - deliveries.len()).await?;
+        if owners.is_empty() {
+            continue;
+        }
+        failpoint::reached("takeover.before");
+        let taking = takeover::take_over(store, stream, group, &owners, max - deliveries.len());
+        let taken = failpoint::during("takeover.sent", taking).await?;
+        failpoint::reached("takeover.after");
         deliveries.extend(take_in(store, door, stream, taken.entries));
         if taken.more {
             return Ok(true);
@@ -126,7 +133,9 @@ async fn new_entries(store: &Store, door: &Arc<Door>, max: usize) -> Result<Gath
     let besides = request.len();
     request.add_command(store.look_call(sources.iter().map(|stream| &**stream)));
     read_call(&mut request, store, door, &sources, max);
-    let answers = store.link.send(&request).await.inspect_err(|_| door.put_back_unwanted(unwanted))?;
+    failpoint::reached("claim.before");
+    let answers = failpoint::during("claim.sent", store.link.send(&request)).await;
+    let answers = answers.inspect_err(|_| door.put_back_unwanted(unwanted))?;
     let mut answers = answers.into_iter().skip(besides);
     let (look, read) = (answers.next(), answers.next());
     let read = read.unwrap_or(Ok(Value::Nil))?;
@@ -146,6 +155,7 @@ async fn new_entries(store: &Store, door: &Arc<Door>, max: usize) -> Result<Gath
         }
         return Ok(Gathered { deliveries: Vec::new(), more: false });
     }
+    failpoint::reached("claim.after");
     let each = found.into_iter().map(|(name, found)| {
         let stream = sources.iter().find(|source| ***source == *name).cloned().unwrap_or_else(|| name.into());
         take_in(store, door, &stream, found)

@@ -17,6 +17,7 @@ use super::{dead, entry};
 use crate::bus::{Answer, DeadId, Delivery, Lease, ORPHANED_ALONE, Past, Run, Settling, Subscription};
 use crate::clock::Millis;
 use crate::event::EntryId;
+use crate::failpoint;
 use crate::judge::Verdict;
 use crate::outcome::{Change, Read, Seen, Write};
 
@@ -122,12 +123,14 @@ impl Settler<'_> {
             Verdict::Release if self.kind(&delivery.stream) == 2 => {
                 later(args, delivery, Duration::ZERO, &Past::of(delivery))
             }
-            Verdict::Release => args.push("F"),
+            Verdict::Release => args.push(failpoint::after("release.before", "F")),
             Verdict::Retry { delay, counted, failure } => {
+                failpoint::reached("retry.before");
                 let past = Past::after(delivery, failure, &run.version, self.store.now(), *counted);
                 later(args, delivery, *delay, &past);
             }
             Verdict::Dead { reason, failure } => {
+                failpoint::reached("dead.before");
                 let failures = Past::after(delivery, failure, &run.version, self.store.now(), true).failures;
                 let laid = self.store.shelf().lay(&dead::Letter {
                     handler: &self.subscription.handler,

@@ -23,6 +23,7 @@ use super::{reply, takeover};
 use crate::bus::BusError;
 use crate::clock::Millis;
 use crate::event::EntryId;
+use crate::failpoint;
 
 /// The shared part of a [`RedisBus`](super::RedisBus).
 pub(super) struct Store {
@@ -217,11 +218,13 @@ impl Store {
 }
 
 async fn give_back(store: &Store, group: &str, mut held: Vec<(Arc<str>, EntryId, u32)>) -> Result<(), Fault> {
+    failpoint::reached("give_back.before");
     held.sort_unstable();
     for of_one in held.chunk_by(|(a, ..), (b, ..)| a == b) {
         let entries: Vec<_> = of_one.iter().map(|(_, entry, times)| (*entry, *times)).collect();
-        takeover::give_back(store, &of_one[0].0, group, &entries).await?;
+        failpoint::during("give_back.sent", takeover::give_back(store, &of_one[0].0, group, &entries)).await?;
     }
+    failpoint::reached("give_back.after");
     Ok(())
 }
 

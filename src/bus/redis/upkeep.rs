@@ -14,6 +14,7 @@ use super::sweep::Sweep;
 use super::{discovery, group, reply};
 use crate::bus::{BusError, backoff};
 use crate::clock::Millis;
+use crate::failpoint;
 
 /// Streams that are trimmed in one round.
 const STREAMS_MAX: usize = 200;
@@ -69,6 +70,7 @@ impl Upkeep {
     /// Does what there is to do, if it is our turn.
     pub async fn round(&mut self) -> Result<(), BusError> {
         let Some(now) = self.tick().await? else { return Ok(()) };
+        failpoint::reached("upkeep.before");
         let mut streams = discovery::listed(&self.store).await?;
         // Whoever emits to it: nothing in the stream of dead letters is trimmed.
         streams.retain(|stream| !self.store.keys.is_own(stream));
@@ -77,7 +79,7 @@ impl Upkeep {
             self.trim(&stream, now).await?;
         }
         let oldest = self.store.options.dead_letters_retain.map(|retain| before(now, retain));
-        self.sweep.step(&self.store, oldest).await
+        failpoint::after("upkeep.after", self.sweep.step(&self.store, oldest).await)
     }
 
     /// Says that we are here; answers the server's time where the round is ours.
@@ -124,7 +126,8 @@ impl Upkeep {
         let mut call = TRIM.call();
         call.arg(self.store.keys.prefix()).arg(stream).arg(u8::from(options.streams.retain_by_rule(stream).is_some()));
         call.arg(oldest).arg(length).arg(before(now, options.forget_group_after)).arg(TRIMMED_MAX);
-        let lost = reply::pairs(self.store.run(&TRIM, &call).await?).map_err(|fault| self.store.told(fault))?;
+        let trimmed = failpoint::during("upkeep.sent", self.store.run(&TRIM, &call)).await?;
+        let lost = reply::pairs(trimmed).map_err(|fault| self.store.told(fault))?;
         for (group, lost) in lost {
             let (group, lost) = (String::from_utf8_lossy(&group), String::from_utf8_lossy(&lost));
             tracing::warn!(stream, "group {group} lost {lost} events: they were trimmed before it had received them");

@@ -16,9 +16,10 @@ use super::fault::Fault;
 use super::retention::Memory;
 use super::store::Store;
 use super::trouble::Trouble;
-use super::tx::News;
+use super::tx::{News, Tx};
 use super::{due, locks, process, retention};
 use crate::clock::Millis;
+use crate::failpoint;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(10);
@@ -169,7 +170,10 @@ impl Doorbell {
         }
         self.store.forget_due();
         let (store, busy, trouble) = (self.store.clone(), self.due.clone(), self.troubles.due.clone());
-        let submitted = self.store.submit(due::move_due, move |end| {
+        failpoint::reached("due.before");
+        let work = |tx: &mut Tx<'_>| failpoint::after("due.sent", due::move_due(tx));
+        let submitted = self.store.submit(work, move |end| {
+            failpoint::reached("due.after");
             match end {
                 Ok(next) => {
                     trouble.over();
@@ -188,8 +192,12 @@ impl Doorbell {
     fn beat(&self) {
         let (store, busy, trouble) = (self.store.clone(), self.beat.busy.clone(), self.troubles.beat.clone());
         busy.store(true, Ordering::Release);
-        let work = move |tx: &mut super::tx::Tx<'_>| process::beat(tx, &store.options.instance, &store.groups());
+        failpoint::reached("beat.before");
+        let work = move |tx: &mut Tx<'_>| {
+            failpoint::after("beat.sent", process::beat(tx, &store.options.instance, &store.groups()))
+        };
         let submitted = self.store.submit(work, move |end| {
+            failpoint::reached("beat.after");
             match end {
                 Ok(()) => trouble.over(),
                 Err(error) => trouble.failed(&error),
@@ -207,8 +215,12 @@ impl Doorbell {
         let gone = self.store.peers.gone();
         let path = self.store.path().cloned();
         let kept = memory.clone();
-        let work = move |tx: &mut super::tx::Tx<'_>| retention::step(tx, &store.options, &mut kept.lock(), &gone);
+        failpoint::reached("upkeep.before");
+        let work = move |tx: &mut Tx<'_>| {
+            failpoint::after("upkeep.sent", retention::step(tx, &store.options, &mut kept.lock(), &gone))
+        };
         let submitted = self.store.submit(work, move |end| {
+            failpoint::reached("upkeep.after");
             match end {
                 Ok(step) => {
                     trouble.over();

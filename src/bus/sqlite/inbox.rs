@@ -20,6 +20,7 @@ use super::span;
 use super::store::Store;
 use super::tx::{News, Tx};
 use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Subscription};
+use crate::failpoint;
 
 /// Deliveries in one claim.
 const CLAIM_MAX: usize = 1024;
@@ -159,6 +160,7 @@ impl Door {
         }
         match end {
             Ok(claimed) => {
+                failpoint::reached("claim.after");
                 state.open.extend(claimed.deliveries.iter().map(|delivery| delivery.lease.claim as i64));
                 state.waiting.extend(claimed.deliveries);
                 state.full.drain(..forgotten);
@@ -202,7 +204,8 @@ impl SqliteInbox {
         let (store, door) = (self.store.clone(), self.door.clone());
         let (forgotten, took_over) = (claim.done.len(), claim.take_over);
         let claimed = move |end| door.claimed(&store, end, forgotten, took_over);
-        self.store.submit(move |tx| claim::claim(tx, &claim), claimed)
+        failpoint::reached("claim.before");
+        self.store.submit(move |tx| failpoint::after("claim.sent", claim::claim(tx, &claim)), claimed)
     }
 }
 
@@ -234,9 +237,11 @@ impl Inbox for SqliteInbox {
         // So that a thousand events are freed here, and not by the writer.
         let kept = runs.clone();
         let work = move |tx: &mut Tx<'_>| -> Result<Settled, Fault> {
-            settle::settle(tx, &Settler { subscription: &subscription, group: &group }, &runs)
+            let settler = Settler { subscription: &subscription, group: &group };
+            failpoint::after("settle.sent", settle::settle(tx, &settler, &runs))
         };
         self.store.submit(work, move |end| {
+            failpoint::reached("settle.answered");
             if let Ok(settled) = &end {
                 door.settled(settled);
             }
@@ -250,7 +255,7 @@ impl Inbox for SqliteInbox {
 
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
         let delivery = delivery.clone();
-        self.store.call(move |tx| settle::mark(tx, &delivery)).await
+        self.store.call(move |tx| failpoint::after("mark.sent", settle::mark(tx, &delivery))).await
     }
 }
 
@@ -271,14 +276,16 @@ fn give_back(store: &Store, group: i64, open: HashSet<i64>, full: VecDeque<i64>)
     if open.is_empty() && full.is_empty() {
         return;
     }
+    failpoint::reached("give_back.before");
     let work = move |tx: &mut Tx<'_>| -> Result<(), Fault> {
         full.iter().try_for_each(|id| span::delete(tx.conn, *id))?;
         for id in &open {
             span::free(tx.conn, *id, tx.me)?;
         }
         tx.news.freed.push(group);
+        failpoint::reached("give_back.sent");
         Ok(())
     };
     // A store that is closed gives everything back by itself.
-    drop(store.submit(work, |_| {}));
+    drop(store.submit(work, |_| failpoint::reached("give_back.after")));
 }

@@ -55,6 +55,7 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock};
 use crate::event::{EntryId, Event};
+use crate::failpoint;
 use crate::outcome::{Emit, RecordKey, Write};
 use crate::streams::Streams;
 
@@ -66,6 +67,7 @@ use locks::Turns;
 use look::Access;
 use lost::Vital;
 use store::Store;
+use tx::Tx;
 use writer::Writer;
 
 /// Where the store lies.
@@ -212,7 +214,9 @@ impl SqliteStore {
     pub async fn close(&self) {
         // First, so that no heartbeat follows the farewell.
         self.stop_doorbell();
-        let left = self.store.call(process::farewell).await;
+        failpoint::reached("farewell.before");
+        let left = self.store.call(|tx| failpoint::after("farewell.sent", process::farewell(tx))).await;
+        failpoint::reached("farewell.after");
         if left.is_ok()
             && let Some(alive) = self.store.alive.lock().take()
         {
@@ -282,13 +286,14 @@ impl Bus for SqliteStore {
             // A transaction without a write would go through.
             return Err(error);
         }
-        self.store.call(move |tx| due::publish(tx, &emits)).await
+        let work = move |tx: &mut Tx<'_>| failpoint::after("publish.sent", due::publish(tx, &emits));
+        failpoint::after("publish.after", self.store.call(work).await)
     }
 
     async fn subscribe(&self, subscription: Subscription) -> Result<Subscribed, BusError> {
         let subscription = Arc::new(subscription);
         let wanted = subscription.clone();
-        let (group, began) = self.store.call(move |tx| group::open(tx, &wanted)).await?;
+        let (group, began) = self.store.call(move |tx| failpoint::after("open.sent", group::open(tx, &wanted))).await?;
         let door = Arc::new(Door::new(subscription, group));
         self.store.add_door(&door);
         Ok(Subscribed { inbox: Arc::new(SqliteInbox { store: self.store.clone(), door }), began })
@@ -304,7 +309,8 @@ impl Keeper for SqliteStore {
 #[async_trait]
 impl Intake for SqliteStore {
     async fn take_in(&self, emits: Vec<Emit>, claim: Claim) -> Result<TakenIn, BusError> {
-        self.store.call(move |tx| intake::take_in(tx, &emits, &claim)).await
+        let work = move |tx: &mut Tx<'_>| failpoint::after("intake.sent", intake::take_in(tx, &emits, &claim));
+        failpoint::after("intake.after", self.store.call(work).await)
     }
 }
 

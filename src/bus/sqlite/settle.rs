@@ -13,6 +13,7 @@ use super::span::{self, Span};
 use super::tx::{RETRY_PREFIX, Tx};
 use super::{carried, dead, due, group, record, state};
 use crate::bus::{Answer, DeadId, Delivery, ORPHANED_ALONE, Past, Run, Settling, Subscription};
+use crate::failpoint;
 use crate::judge::Verdict;
 
 /// Whose runs are settled.
@@ -219,15 +220,17 @@ fn end(
         Verdict::Commit => dead::replay_done(tx, delivery)?,
         Verdict::Skip { .. } => dead::replay_skipped(tx, delivery)?,
         Verdict::Retry { delay, counted, failure } => {
+            failpoint::reached("retry.before");
             let past = Past::after(delivery, failure, &run.version, tx.now, *counted);
             due::retry(tx, settler.group, delivery, &past, *delay)?;
         }
         Verdict::Dead { reason, failure } => {
+            failpoint::reached("dead.before");
             let failures = Past::after(delivery, failure, &run.version, tx.now, true).failures;
             let letter = dead::Letter { settler, run, delivery, reason: *reason, failures: &failures };
             given_up = Some(dead::bury(tx, &letter)?);
         }
-        Verdict::Release => return give_back(tx, book, delivery).map(|()| None),
+        Verdict::Release => return failpoint::after("release.before", give_back(tx, book, delivery)).map(|()| None),
     }
     acknowledge(tx, settler, book, delivery)?;
     Ok(given_up)

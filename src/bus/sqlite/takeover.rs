@@ -12,6 +12,7 @@ use super::process::Still;
 use super::span::{self, FREE, Span};
 use super::tx::{Tx, position, seq_of};
 use crate::bus::{Delivery, ORPHANED_ALONE};
+use crate::failpoint;
 
 /// Adds what could be taken to `deliveries`; true: there is more.
 pub(super) fn take(tx: &Tx<'_>, claim: &Claim, deliveries: &mut Vec<Delivery>) -> Result<bool, Fault> {
@@ -29,9 +30,11 @@ pub(super) fn take(tx: &Tx<'_>, claim: &Claim, deliveries: &mut Vec<Delivery>) -
         if room == 0 {
             return Ok(true);
         }
+        failpoint::reached("takeover.before");
         let taken = cut(tx, span, room)?;
         more |= taken.more;
         deliver(tx, claim, taken, deliveries)?;
+        failpoint::reached("takeover.sent");
     }
     Ok(more)
 }

@@ -15,6 +15,7 @@ use super::locks::Turns;
 use super::store::Store;
 use super::tx::{News, Tx};
 use crate::bus::BusError;
+use crate::failpoint;
 
 /// Pieces of work in one transaction.
 const BATCH_MAX: usize = 256;
@@ -146,7 +147,9 @@ impl Writer {
             self.begin()?;
             (ends, news) = self.apply_apart(jobs)?;
         }
+        failpoint::reached("commit.before");
         self.conn.prepare_cached("COMMIT")?.execute([])?;
+        failpoint::reached("commit.after");
         Ok((ends, news))
     }
 

@@ -11,6 +11,7 @@ use super::args::{cut, duration, method, optional_text, options, text, wrong};
 use super::{Home, Problem, action, later, over_limit, waiting};
 use crate::clock::rfc3339;
 use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, check_type};
+use crate::failpoint;
 use crate::outcome::{Emit, MESSAGE_BYTES_MAX, Outcome};
 use crate::script::convert::{Bounds, EncodeError};
 use crate::script::run::{Run, Task};
@@ -77,6 +78,7 @@ fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<()
     let emit = with_options(lua, home, &run, envelope(home, &run, kind, data)?, &opts)?;
     fits_layout(&run, &emit)?;
     let added = run.buffer.borrow_mut().emit(emit, &run.limits);
+    failpoint::reached("run.mid");
     added.map_err(|over| over_limit(&run, &over))
 }
 

@@ -12,6 +12,7 @@ use super::args::{duration, method, number, options, text, wrong};
 use super::ctx::{encode, running};
 use super::{Home, Problem, action, over_limit, waiting};
 use crate::bus::BusError;
+use crate::failpoint;
 use crate::outcome::{Outcome, Release, STATE_KEY_BYTES_MAX};
 use crate::script::buffer::{self, Known};
 use crate::script::convert::{DecodeError, Exact};
@@ -71,6 +72,7 @@ async fn read(run: &Rc<Run>, function: &str, keys: &[String]) -> Result<(), Prob
     }
     run.held.replace(held);
     let values = task.lookups.read(unknown.clone()).await.map_err(|error| away(run, function, error))?;
+    failpoint::reached("run.read");
     let mut buffer = run.buffer.borrow_mut();
     for (key, value) in unknown.into_iter().zip(values) {
         buffer.saw(key, value, &run.limits).map_err(|over| over_limit(run, &over))?;

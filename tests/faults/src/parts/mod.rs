@@ -2,6 +2,7 @@
 
 pub mod clocks;
 pub mod cuts;
+pub mod failpoints;
 pub mod ingest;
 pub mod killers;
 pub mod kills;
@@ -116,6 +117,12 @@ pub const ALL: &[Part] = &[
         what: "what a store had written down cut at any byte, or with a bit that is another",
         buses: &Bus::ALL,
         run: |task| Box::pin(power::run(task)),
+    },
+    Part {
+        name: "failpoints",
+        what: "processes that die at each named place on the way of an event",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(failpoints::run(task)),
     },
 ];
 

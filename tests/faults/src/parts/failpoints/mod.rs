@@ -1,0 +1,73 @@
+//! Processes die at named places on the way of an event, each place in turn, while another one works on beside them.
+//!
+//! One trial is one death: a process is started with one place armed, brought there ([`plan`]), and is dead when it ended by
+//! the signal of its own abort. A place that is not reached is tried again, and is a finding when it never is.
+
+mod ingest;
+mod plan;
+mod trial;
+
+use moontide::failpoint::{ALL, On, Point};
+use rand::seq::SliceRandom as _;
+
+use crate::findings::Findings;
+use crate::place::{Bus, Place};
+use crate::stage::Stage;
+use crate::task::{Task, rng};
+
+use trial::Trials;
+
+/// Rounds of a full run; in each, a process dies once at each place.
+const ROUNDS: u64 = 100;
+/// How often a place is tried in a round before it counts as one that cannot be reached.
+const TRIES: u32 = 12;
+const SETTINGS: &str = "[groups]\nrecovery = \"2s\"\n[sqlite]\nsynchronous = \"normal\"\n";
+
+pub async fn run(task: Task) -> Findings {
+    super::rounds(&task, ROUNDS, |seed| round(&task, seed)).await
+}
+
+async fn round(task: &Task, seed: u64) -> Findings {
+    let mut stage = Stage::new(Place::new(task.bus), rng(seed), SETTINGS).await;
+    let mut points = points(task.bus);
+    points.shuffle(&mut stage.rng);
+    let mut trials = Trials::begin(stage);
+    let mut missed = Vec::new();
+    for point in points {
+        let mut tries = 0..TRIES;
+        let died = loop {
+            match tries.next() {
+                Some(before) if trials.dies_at(point, before).await => break true,
+                Some(_) => {}
+                None => break false,
+            }
+        };
+        if !died {
+            missed.push(format!("no process died at {} in {TRIES} tries", point.name));
+        }
+    }
+    let mut found = trials.check().await;
+    missed.into_iter().for_each(|text| found.wrong(text));
+    found
+}
+
+/// The places that are on `bus`.
+fn points(bus: Bus) -> Vec<Point> {
+    let here = match bus {
+        Bus::Redis => On::Redis,
+        Bus::Sqlite => On::Sqlite,
+    };
+    ALL.iter().filter(|point| point.on == On::Both || point.on == here).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bus_has_places_of_its_own_and_many_in_common() {
+        let (redis, sqlite) = (points(Bus::Redis), points(Bus::Sqlite));
+        assert!(redis.len() > 20 && sqlite.len() > 20);
+        assert!(redis != sqlite && redis.iter().any(|point| sqlite.contains(point)));
+    }
+}
