@@ -7,6 +7,9 @@ mod ingest;
 mod plan;
 mod trial;
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use moontide::failpoint::{ALL, On, Point};
 use rand::seq::SliceRandom as _;
 
@@ -15,12 +18,17 @@ use crate::place::{Bus, Place};
 use crate::stage::Stage;
 use crate::task::{Task, rng};
 
-use trial::Trials;
+use trial::{RECOVERED, Trials};
 
 /// Rounds of a full run; in each, a process dies once at each place.
 const ROUNDS: u64 = 100;
+/// Stores of a round, each with its share of the places: trials wait more than they work.
+const STORES: usize = 3;
 /// How often a place is tried in a round before it counts as one that cannot be reached.
-const TRIES: u32 = 12;
+const TRIES: u32 = 30;
+/// `groups.recovery`, and what may be added to it.
+const RECOVERY: Duration = Duration::from_secs(2);
+const MARGIN: Duration = Duration::from_secs(1);
 const SETTINGS: &str = "[groups]\nrecovery = \"2s\"\n[sqlite]\nsynchronous = \"normal\"\n";
 
 pub async fn run(task: Task) -> Findings {
@@ -28,27 +36,36 @@ pub async fn run(task: Task) -> Findings {
 }
 
 async fn round(task: &Task, seed: u64) -> Findings {
-    let mut stage = Stage::new(Place::new(task.bus), rng(seed), SETTINGS).await;
     let mut points = points(task.bus);
-    points.shuffle(&mut stage.rng);
-    let mut trials = Trials::begin(stage);
+    points.shuffle(&mut rng(seed));
+    let shares = points.chunks(points.len().div_ceil(STORES)).enumerate();
+    let trials = shares.map(|(store, points)| on_one_store(task.bus, seed.wrapping_add(store as u64), points));
+    let mut all = Findings::default();
+    join_all(trials).await.into_iter().for_each(|found| all.add(found));
+    all.bounds.insert(RECOVERED.into(), u64::try_from((RECOVERY + MARGIN).as_millis()).unwrap_or(u64::MAX));
+    all
+}
+
+async fn on_one_store(bus: Bus, seed: u64, points: &[Point]) -> Findings {
+    let mut trials = Trials::begin(Stage::new(Place::new(bus), rng(seed), SETTINGS).await);
     let mut missed = Vec::new();
     for point in points {
-        let mut tries = 0..TRIES;
-        let died = loop {
-            match tries.next() {
-                Some(before) if trials.dies_at(point, before).await => break true,
-                Some(_) => {}
-                None => break false,
-            }
-        };
-        if !died {
+        if !dies_at_last(&mut trials, *point).await {
             missed.push(format!("no process died at {} in {TRIES} tries", point.name));
         }
     }
     let mut found = trials.check().await;
     missed.into_iter().for_each(|text| found.wrong(text));
     found
+}
+
+async fn dies_at_last(trials: &mut Trials, point: Point) -> bool {
+    for before in 0..TRIES {
+        if trials.dies_at(point, before).await {
+            return true;
+        }
+    }
+    false
 }
 
 /// The places that are on `bus`.
