@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Queue, OwnedMutexGuard};
+use tokio::time::Instant;
 
 /// A key is forgotten when nothing collided on it for this long.
 const COOL_AFTER: Duration = Duration::from_secs(2);

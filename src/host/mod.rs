@@ -10,6 +10,7 @@ mod health;
 mod opening;
 mod receipt;
 mod setbacks;
+mod signals;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ use backend::default_instance;
 use doors::Doors;
 use health::Standing;
 use setbacks::Setbacks;
+pub use signals::Signals;
 use supervisor::{Supervisor, Tasks, Workers};
 
 /// What `run` adds to the configuration.
@@ -203,6 +205,16 @@ pub const EXIT_LOST: i32 = 5;
 /// # Errors
 /// As [`Host::start`].
 pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
+    // First: who is told to end while it starts has something in its hands already, and ends in order as soon as it can.
+    let signals = Signals::listen();
+    let mut again = signals.clone();
+    tokio::select! {
+        ended = serve(config, start, signals) => ended,
+        () = again.told(2) => std::process::exit(130),
+    }
+}
+
+async fn serve(config: Config, start: Start, mut signals: Signals) -> Result<(), StartError> {
     let handlers = config.handlers_dir.clone();
     let bus = config.bus.url.to_string();
     config.chosen().iter().for_each(|line| tracing::info!("{line}"));
@@ -217,32 +229,15 @@ pub async fn run(config: Config, start: Start) -> Result<(), StartError> {
         count => tracing::info!(count, "handlers from {}, events in {bus}", handlers.display()),
     }
     tokio::select! {
-        () = signal() => {}
+        () = signals.told(1) => {}
         why = host.lost() => {
             tracing::error!("the process ends: {why}");
             std::process::exit(EXIT_LOST);
         }
     }
     tracing::info!("stopping; a second signal stops at once");
-    tokio::select! {
-        () = host.stop() => Ok(()),
-        () = signal() => std::process::exit(130),
-    }
-}
-
-/// Waits for SIGINT or SIGTERM.
-pub async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminate => {}
-    }
+    host.stop().await;
+    Ok(())
 }
 
 impl Parts {

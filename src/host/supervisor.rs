@@ -82,10 +82,14 @@ impl Supervisor {
     pub async fn run(mut self, mut registry: Registry, mut changed: Receiver<Change>) {
         let mut report = tokio::time::interval(REPORT_EVERY);
         let mut building: Option<JoinHandle<Registry>> = None;
-        while !(self.parts.stop.is_cancelled() && self.tasks.is_empty()) {
-            let stopping = self.parts.stop.is_cancelled();
+        let mut stopping = false;
+        while !(stopping && self.tasks.is_empty()) {
             tokio::select! {
-                () = self.parts.stop.cancelled(), if !stopping => self.running.values().for_each(|worker| worker.stop.cancel()),
+                () = self.parts.stop.cancelled(), if !stopping => {
+                    // Only here, also where it was cancelled before this loop came to look: else nobody tells the workers.
+                    stopping = true;
+                    self.running.values().for_each(|worker| worker.stop.cancel());
+                }
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 Some(change) = changed.recv(), if !stopping && building.is_none() => {
                     building = Some(build_aside(registry.clone(), change, self.parts.config.clone()));

@@ -140,3 +140,13 @@ async fn until(what: &str, done: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// On one thread the supervisor has not looked even once when it is told to stop.
+#[tokio::test]
+async fn who_is_stopped_before_the_supervisor_looks_does_not_wait_for_the_grace_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = configuration(folder.path());
+    let grace = config.grace;
+    let host = Host::start(config, Start::default()).await.expect("the host starts");
+    tokio::time::timeout(grace, host.stop()).await.expect("its workers are told");
+}

@@ -4,7 +4,9 @@
 //! unseen answers "already mine".
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Settling, backoff};
 use crate::hot::HotGuard;

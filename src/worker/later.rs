@@ -19,18 +19,22 @@ pub(super) const AFTER_DEATH: Duration = Duration::from_secs(2);
 pub(super) const UNWRITABLE_WAIT: Duration = Duration::from_secs(5);
 
 /// How a delivery goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Again {
     Run,
     /// With no other run in its VM.
     Alone,
     /// In the queue of those that run alone in the process.
     Suspect,
+    /// Not at all: its dead letter, which says this, is tried again.
+    GiveUp(String),
 }
 
 /// Everything that waits.
 pub(super) struct Later {
-    waiting: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, Again)>>,
+    waiting: FuturesUnordered<BoxFuture<'static, (Arc<Delivery>, Again, bool)>>,
+    /// Of those: go on within a moment.
+    soon: usize,
     /// Conflicts in a row, of deliveries that had one.
     conflicts: HashMap<(Lease, EntryId), u32>,
     /// Threads lost to deliveries that cost one.
@@ -41,31 +45,39 @@ pub(super) struct Later {
 
 impl Later {
     pub fn new(stop: CancellationToken) -> Self {
-        Self { waiting: FuturesUnordered::new(), conflicts: HashMap::new(), stuck: HashMap::new(), stop }
+        Self { waiting: FuturesUnordered::new(), soon: 0, conflicts: HashMap::new(), stuck: HashMap::new(), stop }
     }
 
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
+    /// How many go on within a moment.
+    pub fn soon(&self) -> usize {
+        self.soon
+    }
+
+    /// How many wait longer.
+    pub fn aside(&self) -> usize {
+        self.waiting.len() - self.soon
     }
 
     /// The next delivery that goes on; `None`: nothing waits.
     pub async fn next(&mut self) -> Option<(Arc<Delivery>, Again)> {
-        self.waiting.next().await
+        let (delivery, again, soon) = self.waiting.next().await?;
+        self.soon -= usize::from(soon);
+        Some((delivery, again))
     }
 
     /// Puts a delivery aside; it goes on after `delay`, or when the worker is to stop.
     pub fn push(&mut self, delivery: Arc<Delivery>, again: Again, delay: Duration) {
-        let stop = self.stop.clone();
+        let (stop, soon) = (self.stop.clone(), delay < AFTER_DEATH);
+        self.soon += usize::from(soon);
         self.waiting.push(Box::pin(async move {
             if !delay.is_zero() {
                 stop.run_until_cancelled(tokio::time::sleep(delay)).await;
             }
-            (delivery, again)
+            (delivery, again, soon)
         }));
     }
 

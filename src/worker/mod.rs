@@ -26,7 +26,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::bus::{Answer, BusError, CRASH_BUDGET, Delivery, Inbox, ORPHANED_ALONE, backoff};
 use crate::hot::HotKeys;
-use crate::judge::{Circumstances, Verdict, judge};
+use crate::judge::{Circumstances, DeathReason, Verdict, judge};
 use crate::outcome::{Outcome, Release};
 use crate::script::{Finished, Job, Mode};
 
@@ -154,8 +154,8 @@ impl Worker {
 
     fn receive_more(&mut self) {
         let concurrency = self.spec.program.load().manifest.concurrency;
-        let waiting = self.buffer.len() + self.suspects.len() + self.again.len() + self.later.len();
-        let room = self.pace.buffer(concurrency).saturating_sub(waiting);
+        let ready = self.buffer.len() + self.again.len() + self.later.soon();
+        let room = self.pace.room(concurrency, ready, self.suspects.len() + self.later.aside());
         if self.stopping || self.is_full() || room == 0 || self.receiving.is_some() {
             return;
         }
@@ -249,6 +249,7 @@ impl Worker {
             Again::Run => self.again.push_back((delivery, false)),
             Again::Alone => self.again.push_back((delivery, true)),
             Again::Suspect => self.suspects.push(delivery),
+            Again::GiveUp(how) => self.give_up(delivery, &how),
         }
     }
 
@@ -289,7 +290,7 @@ impl Worker {
     }
 
     fn again(&mut self, delivery: Arc<Delivery>, alone: bool, after: Duration) {
-        let again = if alone || delivery.orphaned >= ORPHANED_ALONE { Again::Alone } else { Again::Run };
+        let again = if alone || self.suspects.has_turn(&delivery) { Again::Alone } else { Again::Run };
         self.later.push(delivery, again, after);
     }
 
@@ -314,7 +315,8 @@ impl Worker {
 
     fn judge_run(&mut self, run: Finished) {
         let program = self.spec.program.load();
-        let age = run.delivery.past.as_ref().map_or(0, |past| self.spec.clock.now() - past.first_received);
+        // Both by the store's clock: ours may say something else.
+        let age = run.delivery.past.as_ref().map_or(0, |past| run.delivery.received - past.first_received);
         let at = Circumstances {
             attempt: run.delivery.attempt(),
             age: Duration::from_millis(u64::try_from(age).unwrap_or(0)),
@@ -359,14 +361,19 @@ impl Worker {
             match answer {
                 // A suspect keeps its turn: it runs again, and still alone.
                 Answer::Conflict { key: state } => self.conflict(judged, &state),
-                // Not even its dead letter can be written: it stays pending, and nobody spins on it.
-                Answer::Invalid { .. } if matches!(judged.verdict, Verdict::Dead { .. }) => {
-                    self.again(judged.delivery, false, UNWRITABLE_WAIT);
-                }
+                Answer::Invalid { .. } if matches!(judged.verdict, Verdict::Dead { .. }) => self.unwritable(judged),
                 Answer::Invalid { reason } => self.unsettled.push(judged.refused(run, reason)),
                 _ => self.ended(&judged),
             }
         }
+    }
+
+    /// Not even its dead letter can be written: it stays pending, and nobody spins on it. A killer is not run for that.
+    fn unwritable(&mut self, judged: Judged) {
+        let Verdict::Dead { reason: DeathReason::Killer, failure } = judged.verdict else {
+            return self.again(judged.delivery, false, UNWRITABLE_WAIT);
+        };
+        self.later.push(judged.delivery, Again::GiveUp(failure.message), UNWRITABLE_WAIT);
     }
 
     /// The run came to its end; if it was a suspect, the next one has its turn.

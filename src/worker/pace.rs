@@ -3,11 +3,15 @@
 //! What it can start within a fraction of the recovery time: a fast handler buffers a lot so that batches stay large, a
 //! slow one almost nothing so that other processes get the rest.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Received ahead: what was handled in this time lately.
 const AHEAD: Duration = Duration::from_millis(250);
 const BUFFER_MAX: usize = 2048;
+/// Set aside before nothing more is received: they hold no slot, so that others go past them, but memory.
+const ASIDE_MAX: usize = 1024;
 
 /// Measures the rate at which a handler's runs end.
 pub(super) struct Pace {
@@ -36,8 +40,14 @@ impl Pace {
         self.since = Instant::now();
     }
 
+    /// How many more to receive where so many are `ready` to be started, and so many are set `aside`, to be run when it is
+    /// their turn.
+    pub fn room(&self, concurrency: usize, ready: usize, aside: usize) -> usize {
+        self.buffer(concurrency).saturating_sub(ready).min(ASIDE_MAX.saturating_sub(aside))
+    }
+
     /// Deliveries to hold ready, started ones not counted.
-    pub fn buffer(&self, concurrency: usize) -> usize {
+    fn buffer(&self, concurrency: usize) -> usize {
         let ahead = (self.per_second * AHEAD.as_secs_f64()) as usize;
         ahead.clamp(concurrency, BUFFER_MAX.max(concurrency))
     }
@@ -52,6 +62,13 @@ mod tests {
         let slow = Pace { per_second: 3.0, ..Pace::default() };
         assert_eq!(slow.buffer(64), 64);
         assert_eq!(slow.buffer(1), 1);
+    }
+
+    #[test]
+    fn what_is_set_aside_takes_no_room_until_it_is_a_lot() {
+        let pace = Pace::default();
+        assert_eq!((pace.room(4, 1, 0), pace.room(4, 1, 100), pace.room(4, 9, 0)), (3, 3, 0));
+        assert_eq!((pace.room(4, 1, ASIDE_MAX - 1), pace.room(4, 1, ASIDE_MAX + 1)), (1, 0));
     }
 
     #[test]

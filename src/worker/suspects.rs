@@ -52,8 +52,15 @@ impl Suspects {
         self.turn = Some((turn, delivery.lease, delivery.entry));
     }
 
+    /// Whether it is the one that runs alone.
+    pub fn has_turn(&self, delivery: &Delivery) -> bool {
+        self.turn.as_ref().is_some_and(|(_, lease, entry)| *lease == delivery.lease && *entry == delivery.entry)
+    }
+
     /// `delivery` has ended: if the turn was its own, the next suspect may have it.
     pub fn end_turn(&mut self, delivery: &Delivery) {
-        self.turn.take_if(|(_, lease, entry)| *lease == delivery.lease && *entry == delivery.entry);
+        if self.has_turn(delivery) {
+            self.turn = None;
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use moontide::bus::{Answer, BusError, Delivery, Inbox, Lease, Run, Start};
+use moontide::bus::{Answer, BusError, Delivery, Inbox, Lease, Past, Run, Start};
 use moontide::clock::ManualClock;
 use moontide::event::EntryId;
 use moontide::judge::{DeathReason, RetryPolicy, Verdict};
@@ -400,6 +400,52 @@ async fn an_event_whose_dead_letter_is_refused_stays_pending_and_is_not_spun_on(
     bench.stop.cancel();
     let verdicts = bench.until_settled(3).await;
     assert_eq!(verdicts[2], Verdict::Release, "it goes back, and is neither acknowledged nor forgotten");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killer_whose_dead_letter_is_refused_is_not_run_for_that() {
+    let bench = Bench::new(8);
+    bench.inbox.replies.lock().extend([Some(Answer::Invalid { reason: "not this".to_owned() })]);
+    bench.deliver([Delivery { orphaned: 4, deaths: 2, ..delivery(1) }]);
+    let verdicts = bench.until_settled(2).await;
+    assert!(matches!(verdicts[1], Verdict::Dead { reason: DeathReason::Killer, .. }), "{verdicts:?}");
+    assert!(bench.runner.jobs.lock().is_empty());
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_that_is_repeated_still_runs_alone() {
+    for release in [Release::StoreAway, Release::Moved] {
+        let bench = Bench::new(8);
+        bench.runner.outcomes.lock().extend([Outcome::Released(release)]);
+        bench.deliver([Delivery { orphaned: 1, deaths: 1, ..delivery(1) }]);
+        assert_eq!(bench.until_settled(1).await, [Verdict::Commit]);
+        assert_eq!(*bench.runner.jobs.lock(), [(1, true), (1, true)], "{release:?}");
+        bench.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_aside_takes_no_slot_from_others() {
+    let bench = Bench::new(1);
+    bench.deliver([Delivery { orphaned: 1, deaths: 1, ..delivery(1) }, delivery(2), delivery(3)]);
+    bench.until_settled(3).await;
+    let log = bench.log.lock().join(", ");
+    assert_eq!(log, "run 2, settle 2, run 3, settle 3, mark 1, run 1, settle 1");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn age_is_told_by_the_stores_clock_alone() {
+    let bench = Bench::new(8);
+    let contested = || Outcome::Contested { by: "another".to_owned() };
+    bench.runner.outcomes.lock().extend([contested(), contested()]);
+    let past = Past { first_received: 1_000_000_000, ..Past::of(&delivery(1)) };
+    let of_age = |age| Delivery { received: 1_000_000_000 + age, past: Some(Box::new(past.clone())), ..delivery(1) };
+    bench.deliver([of_age(29_000), of_age(30_000)]);
+    let verdicts = bench.until_settled(2).await;
+    assert!(matches!(verdicts[..], [Verdict::Retry { .. }, Verdict::Skip { .. }]), "{verdicts:?}");
     bench.end().await;
 }
 

@@ -213,14 +213,19 @@ impl Beat {
         let (times, least) = BURIED_AFTER;
         let silent = (self.store.options.recovery_time * times).max(least);
         let gone = self.watched.lock().peers.to_bury(silent);
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let mut call = BURY.call();
-        call.arg(self.store.keys.prefix());
-        for (process, beat) in gone {
-            call.arg(process).arg(beat);
-        }
-        BURY.run(&self.store.link, &call).await.map(drop)
+        bury(&self.store, gone).await
     }
+}
+
+/// Removes what is kept of processes, each with the counter at which it is dead. Whose has moved since then lives.
+pub(super) async fn bury(store: &Store, gone: Vec<(String, i64)>) -> Result<(), Fault> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let mut call = BURY.call();
+    call.arg(store.keys.prefix());
+    for (process, beat) in gone {
+        call.arg(process).arg(beat);
+    }
+    BURY.run(&store.link, &call).await.map(drop)
 }

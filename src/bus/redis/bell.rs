@@ -125,11 +125,12 @@ struct Listener {
 
 impl Listener {
     async fn once(&mut self) -> Result<(), Fault> {
+        // First: it shows whether the shared connection is dead, on which everybody else would wait for long.
+        let (connection, client) = self.connect().await?;
         let after = match self.after {
             Some(after) => after,
             None => self.begin().await?,
         };
-        let (connection, client) = self.connect().await?;
         let read = self.store.bell.watch(&self.control, after, self.store.options.block);
         let answer = self.read(connection, client, &read).await?;
         for stream in reply::list(answer)? {

@@ -65,14 +65,15 @@ pub async fn run(args: DemoArgs, config: Config, on_server: bool) -> anyhow::Res
 /// True: it adds up.
 async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<bool> {
     let quiet = logging::hush();
+    let mut signals = host::Signals::listen();
     let mut crew = Crew::start(stage, args.processes).await?;
     let result = tokio::select! {
         result = Show::new(&mut crew, stage).play(args) => result,
-        () = host::signal() => Err(anyhow!("interrupted: nothing was checked")),
+        () = signals.told(1) => Err(anyhow!("interrupted: nothing was checked")),
     };
     drop(quiet);
     let shown = match result {
-        Ok(_) if args.keep => serve(stage).await,
+        Ok(_) if args.keep => serve(stage, signals).await,
         _ => Ok(()),
     };
     crew.stop().await;
@@ -81,10 +82,10 @@ async fn perform(args: &DemoArgs, stage: &Stage) -> anyhow::Result<bool> {
 }
 
 /// Says what can be done with hosts that go on, and waits until they shall stop.
-async fn serve(stage: &Stage) -> anyhow::Result<()> {
+async fn serve(stage: &Stage, mut signals: host::Signals) -> anyhow::Result<()> {
     let called = std::env::args().next().unwrap_or_else(|| "moontide".to_owned());
     output::say(&format!("\n{}", report::invitation(&called, &stage.flag(), &stage.config.handlers_dir)))?;
-    host::signal().await;
+    signals.told(1).await;
     output::say(&format!("\nWhat it stored stays in {}", stage.place()))?;
     Ok(())
 }

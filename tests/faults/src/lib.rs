@@ -4,10 +4,14 @@
 //! over it, numbered events, faults from one seed, and in the end the checker ([`truth`]) compares what the store holds with
 //! what it must hold. What was found is kept as a record ([`record`]); the report is written from records ([`report`]).
 
+pub mod apart;
+pub mod bugs;
+pub mod client;
 pub mod findings;
 pub mod holdings;
 pub mod parts;
 pub mod place;
+pub mod pulse;
 pub mod record;
 pub mod report;
 pub mod rest;

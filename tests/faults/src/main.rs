@@ -3,11 +3,15 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use moontide_faults::apart::{self, Apart};
+use moontide_faults::bugs;
+use moontide_faults::findings::p;
 use moontide_faults::parts::{self, Part};
 use moontide_faults::place::Bus;
-use moontide_faults::record::Record;
+use moontide_faults::record::{self, Record};
+use moontide_faults::report;
 use moontide_faults::task::Task;
 
 #[derive(Parser)]
@@ -33,6 +37,13 @@ enum Command {
         #[arg(long, default_value_t = 1.0)]
         share: f64,
     },
+    /// Plant bugs in a copy of the sources, one by one, and see whether a test notices
+    Bugs {
+        /// Only those whose name contains one of these
+        names: Vec<String>,
+    },
+    /// Write docs/reliability.md from what the last runs found
+    Report,
     /// Say which parts there are
     List,
 }
@@ -53,13 +64,21 @@ async fn main() -> ExitCode {
 async fn play(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::List => {
-            parts::ALL.iter().for_each(|part| println!("{:12} {}", part.name, part.what));
+            let on_buses = parts::ALL.iter().map(|part| (part.name, part.what));
+            let apart = apart::ALL.iter().map(|part| (part.name, part.what));
+            on_buses.chain(apart).for_each(|(name, what)| println!("{name:12} {what}"));
             Ok(true)
         }
+        Command::Bugs { names } => plant(&names),
+        Command::Report => report().map(|()| true),
         Command::Run { parts, bus, seed, share } => {
             let seed = seed.unwrap_or_else(rand::random);
+            let (on_buses, alone) = chosen(&parts)?;
             let mut clean = true;
-            for part in chosen(&parts)? {
+            for part in alone {
+                clean &= run_apart(part, seed, share)?;
+            }
+            for part in on_buses {
                 for bus in part.buses.iter().filter(|candidate| bus.is_none_or(|bus| bus == **candidate)) {
                     clean &= run(part, Task { part: part.name, bus: *bus, seed, share }).await?;
                 }
@@ -69,26 +88,59 @@ async fn play(command: Command) -> anyhow::Result<bool> {
     }
 }
 
-fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Part>> {
+fn plant(names: &[String]) -> anyhow::Result<bool> {
+    let (began, record) = (Instant::now(), Record::begin("bugs", None, 0, 1.0));
+    let found = bugs::plant(names)?;
+    let clean = found.is_clean();
     if names.is_empty() {
-        return Ok(parts::ALL.iter().collect());
+        record.end(began.elapsed(), found).keep()?;
     }
-    let part =
-        |name: &String| parts::named(name).with_context(|| format!("there is no part {name}; see scripts/faults list"));
-    names.iter().map(part).collect()
+    Ok(clean)
+}
+
+fn report() -> anyhow::Result<()> {
+    let page = report::page(&record::all()?, include_str!("../found.md"));
+    let file = record::root().join("docs/reliability.md");
+    std::fs::write(&file, page).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+/// Those of these names, on buses and apart; without names all of them.
+fn chosen(names: &[String]) -> anyhow::Result<(Vec<&'static Part>, Vec<&'static Apart>)> {
+    if names.is_empty() {
+        return Ok((parts::ALL.iter().collect(), apart::ALL.iter().collect()));
+    }
+    let (mut on_buses, mut alone) = (Vec::new(), Vec::new());
+    for name in names {
+        match (parts::named(name), apart::named(name)) {
+            (Some(part), _) => on_buses.push(part),
+            (None, Some(part)) => alone.push(part),
+            (None, None) => bail!("there is no part {name}; see scripts/faults list"),
+        }
+    }
+    Ok((on_buses, alone))
+}
+
+fn run_apart(part: &Apart, seed: u64, share: f64) -> anyhow::Result<bool> {
+    println!("{}, seed {seed}", part.name);
+    let (began, record) = (Instant::now(), Record::begin(part.name, None, seed, share));
+    let found = (part.run)(seed, share);
+    close(record.end(began.elapsed(), found))
 }
 
 async fn run(part: &Part, task: Task) -> anyhow::Result<bool> {
     println!("{} on {}, seed {}", part.name, task.bus, task.seed);
-    let began = Instant::now();
-    let found = (part.run)(task.clone()).await;
-    let clean = found.is_clean();
-    let record = Record::new(&task, Some(task.bus), began.elapsed(), found);
-    println!("{}", serde_json::to_string(&record.found.faults)?);
+    let (began, record) = (Instant::now(), Record::begin(task.part, Some(task.bus), task.seed, task.share));
+    let found = (part.run)(task).await;
+    close(record.end(began.elapsed(), found))
+}
+
+/// Says what was found, and keeps it; false: not everything was as it must be.
+fn close(record: Record) -> anyhow::Result<bool> {
     let found = &record.found;
+    println!("{}", serde_json::to_string(&found.faults)?);
     println!(
         "{}: {} events, {} lost, {} predicted, {} doubled, {} overcharged, {} panics, {} s",
-        if clean { "clean" } else { "NOT CLEAN" },
+        if found.is_clean() { "clean" } else { "NOT CLEAN" },
         found.events,
         found.lost,
         found.predicted,
@@ -97,6 +149,9 @@ async fn run(part: &Part, task: Task) -> anyhow::Result<bool> {
         found.panics,
         record.seconds
     );
+    for (kind, times) in &found.recovery {
+        println!("recovered from {kind}: p50 {} ms, p99 {} ms", p(50, times), p(99, times));
+    }
     record.keep()?;
-    Ok(clean)
+    Ok(found.is_clean())
 }

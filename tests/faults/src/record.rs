@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::findings::Findings;
 use crate::place::Bus;
-use crate::task::Task;
 
 /// One run of one part on one bus.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,19 +29,25 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new(task: &Task, bus: Option<Bus>, took: Duration, found: Findings) -> Self {
+    /// Of what begins now: nothing is found yet.
+    pub fn begin(part: &str, bus: Option<Bus>, seed: u64, share: f64) -> Self {
         Self {
-            part: task.part.to_owned(),
+            part: part.to_owned(),
             bus,
-            seed: task.seed,
-            share: task.share,
+            seed,
+            share,
             commit: commit(),
             date: jiff::Timestamp::now().to_string().chars().take(16).collect::<String>() + "Z",
             command: format!("scripts/faults {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
             machine: machine(),
-            seconds: took.as_secs(),
-            found,
+            seconds: 0,
+            found: Findings::default(),
         }
+    }
+
+    /// With what was found in `took`.
+    pub fn end(self, took: Duration, found: Findings) -> Self {
+        Self { seconds: took.as_secs(), found, ..self }
     }
 
     /// Keeps it in place of the one before.
@@ -58,7 +63,7 @@ impl Record {
     }
 }
 
-/// All records that are kept.
+/// All records that are kept, by part and bus.
 ///
 /// # Errors
 /// Where one cannot be read.
@@ -69,6 +74,7 @@ pub fn all() -> anyhow::Result<Vec<Record>> {
         records
             .push(serde_json::from_slice(&text).with_context(|| format!("{} is no record", entry.path().display()))?);
     }
+    records.sort_by_key(|record: &Record| (record.part.clone(), record.bus));
     Ok(records)
 }
 

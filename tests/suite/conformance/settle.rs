@@ -145,8 +145,12 @@ pub async fn refuses_to_add_to_a_text(h: &impl Harness) {
     assert!(reason.contains("name"), "{reason}");
     assert_eq!(answers[1], DONE, "its batch mate is not harmed");
     assert_eq!((host.ids("out").await.len(), host.value("k").await), (0, None));
-    let dead = run(&got[0], reject("no number"));
-    assert!(matches!(settle_one(&inbox, dead).await, Answer::Done { dead: Some(_) }), "it is still ours");
+    let mut dead = run(&got[0], reject("no number"));
+    dead.record = record("key");
+    assert!(
+        matches!(settle_one(&inbox, dead).await, Answer::Done { dead: Some(_) }),
+        "it is ours, and its key is free"
+    );
 }
 
 pub async fn releases_without_a_trace(h: &impl Harness) {

@@ -63,6 +63,27 @@ async fn an_idle_inbox_hears_again_after_its_line_was_dead() {
     assert!(healed.elapsed() < SOON + SLACK, "it came after {:?}", healed.elapsed());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_dead_for_all_is_given_up_before_patience_is_over() {
+    let server = Server::with(Kind::Redis, &[]);
+    let proxy = Proxy::before(server.port()).await;
+    let mut rig = Rig::with(Options { patience: Duration::from_secs(60), ..options(&proxy.url()) }).await;
+    rig.one().await;
+    proxy.set(Way::ToClient, Mode::Lose);
+    let bus = rig.bus.clone();
+    let lost = tokio::spawn(async move { passing(bus.publish(Vec::new()).await) });
+    // Longer than the server holds a read, so that the answer to the bell's is lost as well.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    proxy.heal();
+    timeout(SOON + SLACK, lost)
+        .await
+        .expect("it is not waited for")
+        .expect("no panic")
+        .expect_err("its answer is lost");
+    rig.one().await;
+    rig.check_all(&server);
+}
+
 /// The shared connection and the bell's.
 async fn all_made(proxy: &Proxy) -> usize {
     super::until(|| proxy.accepted() == 2).await;

@@ -7,6 +7,7 @@ use crate::crash;
 use crate::rig::{COUNT, Place, Rig, SINK};
 use crate::support::event;
 use moontide_stage::process::Process;
+use moontide_stage::proxy::{Mode, Proxy, Way};
 use moontide_stage::server::{Kind, Server};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,6 +103,20 @@ async fn who_is_told_to_end_gives_the_rest_back_at_once_and_uncharged() {
     println!("taken over and done in {:?}", began.elapsed());
     check_jobs(&rig).await;
     consumers_do_not_pile_up(&rig, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_to_end_while_it_starts_ends_in_order() {
+    let rig = Rig::new(Place::server(Kind::Redis), &[("count", COUNT)]).await;
+    let proxy = Proxy::before(rig.server().port()).await;
+    proxy.set(Way::ToClient, Mode::Hold);
+    let mut process = rig.start_with(&["--bus", &proxy.url()]);
+    rig.until("it asks the server", async || proxy.accepted() > 0).await;
+    process.signal("TERM");
+    proxy.heal();
+    process.ended();
+    assert_eq!(rig.said("stopping; a second signal stops at once"), 1, "{}", rig.tail());
+    assert_eq!(rig.said("the grace time"), 0, "nothing was to be waited for: {}", rig.tail());
 }
 
 #[tokio::test(flavor = "multi_thread")]

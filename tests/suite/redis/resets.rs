@@ -61,6 +61,25 @@ async fn a_group_that_is_destroyed_goes_on_where_it_was() {
     }
 }
 
+/// The group's mark stays before what is in hand, though what lies after it is settled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_hand_before_something_settled_comes_again_to_a_group_that_is_destroyed() {
+    let server = Server::with(Kind::Redis, &[]);
+    let mut rig = Rig::new(&server.url()).await;
+    rig.publish(3).await;
+    let in_hand = rig.receive(2).await;
+    rig.settle(&in_hand[1..]).await;
+    server.call(&["XGROUP", "DESTROY", "orders", "group"]);
+    assert_eq!(rig.settle(&in_hand[..1]).await, [Answer::StoreReset]);
+    let mut left = BTreeSet::from(["0001".to_owned(), "0003".to_owned()]);
+    while !left.is_empty() {
+        let some = rig.receive(1).await;
+        rig.settle(&some).await;
+        left = &left - &ids(&some);
+    }
+    rig.check_all(&server);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_deleted_is_there_again() {
     for kind in KINDS {

@@ -1,7 +1,7 @@
 //! Who is taken for dead, and who is not.
 
 use super::*;
-use crate::bus::redis::beat::{Beat, Registration};
+use crate::bus::redis::beat::{Beat, Registration, bury};
 use crate::bus::redis::roll;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -113,6 +113,15 @@ async fn who_was_forgotten_registers_again() {
     until("it is back", || strings(&server, &["HKEYS", "moontide:processes"]) == [&*ours.process]).await;
     assert_eq!(processes(&server), [&*ours.process]);
     ours.close();
+}
+
+#[tokio::test]
+async fn whose_counter_moved_after_it_was_taken_for_dead_is_not_buried() {
+    let server = Server::new(Kind::Redis);
+    let store = store(&server);
+    server.call(&["HSET", "moontide:beats", "dead", "5", "back again", "6"]);
+    bury(&store, vec![("dead".into(), 5), ("back again".into(), 5)]).await.expect("the server answers");
+    assert_eq!(processes(&server), ["back again"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

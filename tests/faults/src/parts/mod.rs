@@ -1,9 +1,15 @@
 //! The parts of the rig: each is one kind of trouble.
 
 pub mod clocks;
+pub mod cuts;
+pub mod ingest;
 pub mod kills;
+pub mod lines;
 pub mod outages;
 pub mod power;
+pub mod soak;
+pub mod stops;
+pub mod terms;
 
 use std::any::Any;
 use std::future::Future;
@@ -35,6 +41,42 @@ pub const ALL: &[Part] = &[
         what: "processes killed with SIGKILL at any moment, and started again",
         buses: &Bus::ALL,
         run: |task| Box::pin(kills::run(task)),
+    },
+    Part {
+        name: "stops",
+        what: "processes stopped with SIGSTOP, for less and for more than the recovery time",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(stops::run(task)),
+    },
+    Part {
+        name: "terms",
+        what: "processes ended with SIGTERM under load, started again at once, and two of one name",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(terms::run(task)),
+    },
+    Part {
+        name: "cuts",
+        what: "connections to the server cut after any number of bytes, again and again",
+        buses: &[Bus::Redis],
+        run: |task| Box::pin(cuts::run(task)),
+    },
+    Part {
+        name: "lines",
+        what: "lines to the server that are held up, or dead without a word",
+        buses: &[Bus::Redis],
+        run: |task| Box::pin(lines::run(task)),
+    },
+    Part {
+        name: "ingest",
+        what: "HTTP requests cut after any number of bytes, and sent again, while processes are killed",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(ingest::run(task)),
+    },
+    Part {
+        name: "soak",
+        what: "an hour of mixed load with a fault each minute: memory, threads, descriptors, keys and consumers stay flat",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(soak::run(task)),
     },
     Part {
         name: "clocks",
@@ -70,7 +112,7 @@ where
     let mut all = Findings::default();
     for seed in task.seeds(full) {
         let mut found = AssertUnwindSafe(round(seed)).catch_unwind().await.unwrap_or_else(|panic| broken(&*panic));
-        if !found.is_clean() {
+        if !found.is_exact() {
             found.wrong(format!("again: {}", task.again(seed)));
             found.wrong.iter().for_each(|text| eprintln!("  {text}"));
         }

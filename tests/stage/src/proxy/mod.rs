@@ -2,6 +2,8 @@
 //!
 //! Nothing is decided by time: a fault begins when a test says so, or at a byte after some words went by.
 
+mod cuts;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,6 +13,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use cuts::Cuts;
+pub use cuts::Storm;
 
 /// What becomes of bytes in one direction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,19 +33,9 @@ pub enum Way {
     ToClient,
 }
 
-/// A connection is cut after so many bytes of what follows on some words to the server: of those words' own request, or of
-/// the answer.
-struct Cut {
-    words: &'static [u8],
-    way: Way,
-    after: usize,
-    /// The connection that the words went by on.
-    on: Option<usize>,
-}
-
 #[derive(Default)]
 struct Faults {
-    cut: Mutex<Option<Cut>>,
+    cuts: Mutex<Cuts>,
     accepted: AtomicUsize,
     modes: Option<watch::Sender<[Mode; 2]>>,
 }
@@ -78,12 +73,25 @@ impl Proxy {
 
     /// Cuts once, `after` bytes of the next request with `words`, or of what is answered from then on.
     pub fn cut_at(&self, words: &'static str, way: Way, after: usize) {
-        *self.faults.cut.lock() = Some(Cut { words: words.as_bytes(), way, after, on: None });
+        self.faults.cuts.lock().arm(words, way, after);
     }
 
     /// Whether the cut was made; it is not made any more.
     pub fn was_cut(&self) -> bool {
-        self.faults.cut.lock().take().is_none()
+        let mut cuts = self.faults.cuts.lock();
+        let made = !cuts.is_armed();
+        cuts.calm();
+        made
+    }
+
+    /// Cuts every connection, those that are made anew, too, until the proxy is healed.
+    pub fn storm(&self, storm: Storm) {
+        self.faults.cuts.lock().storm(storm);
+    }
+
+    /// Cuts that were made so far.
+    pub fn cuts(&self) -> u64 {
+        self.faults.cuts.lock().made()
     }
 
     pub fn set(&self, way: Way, mode: Mode) {
@@ -91,6 +99,7 @@ impl Proxy {
     }
 
     pub fn heal(&self) {
+        self.faults.cuts.lock().calm();
         self.faults.modes().send_replace([Mode::Pass; 2]);
     }
 }
@@ -98,23 +107,6 @@ impl Proxy {
 impl Faults {
     fn modes(&self) -> &watch::Sender<[Mode; 2]> {
         self.modes.as_ref().expect("the proxy has them")
-    }
-
-    /// How many of `bytes` go on before the connection is cut; `None`: all, and it is not.
-    fn cut_in(&self, connection: usize, way: Way, bytes: &[u8]) -> Option<usize> {
-        let mut armed = self.cut.lock();
-        let cut = armed.as_mut()?;
-        if cut.on.is_none() && way == Way::ToServer && bytes.windows(cut.words.len()).any(|words| words == cut.words) {
-            cut.on = Some(connection);
-        }
-        if cut.on != Some(connection) || cut.way != way {
-            return None;
-        }
-        if cut.after < bytes.len() {
-            return armed.take().map(|cut| cut.after);
-        }
-        cut.after -= bytes.len();
-        None
     }
 }
 
@@ -137,6 +129,7 @@ async fn carry(client: TcpStream, server: u16, faults: Arc<Faults>, number: usiz
         () = pump(from_client, to_server, &faults, number, Way::ToServer, &lost) => {}
         () = pump(from_server, to_client, &faults, number, Way::ToClient, &lost) => {}
     }
+    faults.cuts.lock().forget(number);
     if lost.load(Ordering::SeqCst) {
         // Whoever is at the other end never hears that this one is gone.
         std::future::pending::<()>().await;
@@ -163,7 +156,7 @@ async fn pump(
             lost.store(true, Ordering::SeqCst);
             continue;
         }
-        let cut = faults.cut_in(number, way, &buffer[..count]);
+        let cut = faults.cuts.lock().within(number, way, &buffer[..count]);
         if to.write_all(&buffer[..cut.unwrap_or(count)]).await.is_err() || cut.is_some() {
             return;
         }
