@@ -4,11 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use std::time::Duration;
 
 use super::*;
-use crate::bus::{Answer, Bus, Delivery, Features, Inbox, Run, Subscribed, Subscription, backoff};
+use crate::bus::{
+    Answer, Bus, Delivery, Features, GroupStatus, HandlerReport, Inbox, Overview, Run, Subscribed, Subscription,
+    Undecodable, backoff,
+};
 use crate::config::{self, Flags};
 use crate::event::{EntryId, Event, Json};
 use crate::http::Status;
@@ -131,6 +135,61 @@ async fn a_version_that_serves_no_more_is_freed() {
     versions.pop();
     until("the others are freed", || versions.iter().all(|(_, sources)| sources.strong_count() == 0)).await;
     host.stop().await;
+}
+
+/// Takes a report when it is told to.
+struct Slow {
+    overview: Arc<dyn Overview>,
+    asked: Notify,
+    go_on: Notify,
+}
+
+#[async_trait]
+impl Overview for Slow {
+    async fn groups(&self) -> Result<Vec<GroupStatus>, BusError> {
+        self.overview.groups().await
+    }
+
+    async fn report(&self, reports: Vec<HandlerReport>) -> Result<(), BusError> {
+        self.asked.notify_one();
+        self.go_on.notified().await;
+        self.overview.report(reports).await
+    }
+
+    async fn reports(&self) -> Result<Vec<HandlerReport>, BusError> {
+        self.overview.reports().await
+    }
+
+    async fn history(
+        &self,
+        stream: &str,
+        after: Option<EntryId>,
+        limit: usize,
+    ) -> Result<Vec<(EntryId, Result<Event, Undecodable>)>, BusError> {
+        self.overview.history(stream, after, limit).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_heard_though_it_comes_while_the_store_is_waited_for() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = configuration(folder.path());
+    let registry = load_folder(&config.handlers_dir, &config).expect("the folder is there");
+    let backend = open(&config, None).await.expect("the store opens");
+    let (asked, go_on) = Default::default();
+    let slow = Arc::new(Slow { overview: backend.overview.clone(), asked, go_on });
+    let parts = Parts::new(config, Backend { overview: slow.clone(), ..backend }, "test".into(), registry.clone());
+    let parts = parts.expect("threads can be started");
+    let mut supervisor = Supervisor::new(parts.clone(), Vec::new());
+    supervisor.apply(&Registry::default(), &registry).await;
+    let (_changes, changed) = mpsc::channel(1);
+    let supervisor = tokio::spawn(supervisor.run(registry, changed));
+    slow.asked.notified().await;
+    parts.stop.cancel();
+    slow.go_on.notify_one();
+    let ended = tokio::time::timeout(Duration::from_secs(60), supervisor).await;
+    ended.expect("the worker was told").expect("and the supervisor ends with it");
+    parts.backend.close().await;
 }
 
 async fn until(what: &str, done: impl Fn() -> bool) {

@@ -293,6 +293,28 @@ async fn a_clock_that_jumps_forward_forgets_no_living_group() {
 }
 
 #[tokio::test]
+async fn what_waits_does_not_wait_again_for_as_long_as_the_clock_was_set_back() {
+    let h = FileHarness::new();
+    let store = open(h.options());
+    let inbox = inbox(&store, subscription("group")).await;
+    publish(&store, "orders", &["a"]).await;
+    let delivery = receive_one(&inbox).await;
+    assert_eq!(settle_one(&inbox, run(&delivery, retry(10, "later"))).await, DONE);
+    h.advance(-3_600_000);
+    // Whoever stores work for later notices it.
+    let delayed =
+        |id, seconds| moontide::outcome::Emit { delay: Some(Duration::from_secs(seconds)), ..emit("orders", id) };
+    store.publish(vec![delayed("b", 20)]).await.expect("the event is stored");
+    h.advance(9_999);
+    store.publish(vec![delayed("c", 0)]).await.expect("the event is stored");
+    assert_eq!(id(&*receive_one(&inbox).await), "c", "nothing is due that has not waited");
+    h.advance(1);
+    assert_eq!(receive_one(&inbox).await.attempt(), 2);
+    h.advance(10_000);
+    assert_eq!(id(&*receive_one(&inbox).await), "b");
+}
+
+#[tokio::test]
 async fn the_retries_of_a_forgotten_group_wait_for_it() {
     let h = FileHarness::new();
     let store = open(keeps(1, &h));

@@ -1,7 +1,7 @@
 //! Moves work whose time has come into its streams.
 //!
 //! Any process may be the first; one script moves each entry whole. Due times are the server's: here only the time until
-//! the next look is measured, and it is never long, since the server's clock may be set. What cannot be moved is put off
+//! the next look is measured, and it is never long, since the server's clock may be set. Where it is set back, due times are counted on (`due:clock`). What cannot be moved is put off
 //! and holds up nobody.
 
 use std::collections::HashSet;
@@ -29,7 +29,9 @@ const PUT_OFF: Duration = Duration::from_secs(60);
 /// Streams of which it is remembered that something could not be moved to them.
 const TOLD_MAX: usize = 1000;
 
-static MOVE_DUE: LazyLock<Procedure> = LazyLock::new(|| Procedure::new(include_str!("scripts/move_due.lua")));
+static MOVE_DUE: LazyLock<Procedure> = LazyLock::new(|| {
+    Procedure::new(concat!(include_str!("scripts/effects.lua"), include_str!("scripts/move_due.lua")))
+});
 
 /// The task's bell.
 pub(super) struct Due {

@@ -1,7 +1,8 @@
 //! Work for later: retries and delayed events, one table ordered by when they are due.
 //!
 //! What is due moves into its stream in one step, by whichever process comes first, and is read from there like any entry:
-//! there is no second kind of lease. Due times are the store's; nothing here sleeps.
+//! there is no second kind of lease. Due times are the store's; nothing here sleeps. Where the store's clock is set back, what
+//! waits does not wait for as long once more.
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ use crate::outcome::Emit;
 
 /// Entries moved in one transaction.
 const MOVED_MAX: usize = 512;
+/// A clock that goes back by less is not worth a change.
+const BACK_MIN: Millis = 1000;
 
 const INSERT: &str = "INSERT OR IGNORE INTO delayed(due, stream_id, member, event_id, source, type, subject, time, dataschema, \
      correlation_id, causation_id, traceparent, ext, data, past) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
@@ -47,7 +50,7 @@ pub(super) fn publish(tx: &mut Tx<'_>, emits: &[Emit]) -> Result<Vec<Option<Entr
 }
 
 fn later(tx: &mut Tx<'_>, stream: i64, event: &Event, delay: Duration) -> Result<(), Fault> {
-    let due = due_in(tx, delay);
+    let due = due_in(tx, delay)?;
     let mut insert = tx.conn.prepare_cached(INSERT)?;
     insert.raw_bind_parameter(1, due)?;
     insert.raw_bind_parameter(2, stream)?;
@@ -68,7 +71,7 @@ pub(super) fn retry(
 ) -> Result<(), Fault> {
     let origin = tx.stream(&past.stream)?;
     let member = format!("{}/{origin}/{}/{}/{}", group.id, past.entry, past.attempts, past.snoozes);
-    let due = due_in(tx, delay);
+    let due = due_in(tx, delay)?;
     let mut insert = tx.conn.prepare_cached(INSERT)?;
     insert.raw_bind_parameter(1, due)?;
     insert.raw_bind_parameter(2, group.retry)?;
@@ -79,10 +82,27 @@ pub(super) fn retry(
     Ok(())
 }
 
-fn due_in(tx: &mut Tx<'_>, delay: Duration) -> Millis {
+/// Notices that the clock was set back since somebody was last here: all that waits is due so much earlier. Before anything
+/// else is written that says when it was.
+pub(super) fn keep_time(tx: &mut Tx<'_>) -> Result<(), Fault> {
+    let last = "SELECT coalesce(max(seen_at), 0) FROM consumer";
+    let last: Millis = tx.conn.prepare_cached(last)?.query_row([], |row| row.get(0))?;
+    let back = last.saturating_sub(tx.now);
+    if back < BACK_MIN {
+        return Ok(());
+    }
+    tracing::warn!(seconds = back / 1000, "the clock was set back; what waits for its time is due as much earlier");
+    tx.conn.execute("UPDATE delayed SET due = due - ?1", [back])?;
+    tx.conn.execute("UPDATE consumer SET seen_at = ?1 WHERE seen_at > ?1", [tx.now])?;
+    tx.news.due = next(tx.conn)?;
+    Ok(())
+}
+
+fn due_in(tx: &mut Tx<'_>, delay: Duration) -> Result<Millis, Fault> {
+    keep_time(tx)?;
     let due = tx.now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX));
     tx.news.due = Some(tx.news.due.map_or(due, |other| other.min(due)));
-    due
+    Ok(due)
 }
 
 /// When the next work is due.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
+use super::due;
 use super::fault::Fault;
 use super::locks::{self, Alive};
 use super::tx::Tx;
@@ -28,7 +29,8 @@ pub(super) fn register(conn: &mut Connection, options: &Options) -> Result<(i64,
 }
 
 /// Raises our counter, and notes that `groups` have a living handler.
-pub(super) fn beat(tx: &Tx<'_>, name: &str, groups: &[i64]) -> Result<(), Fault> {
+pub(super) fn beat(tx: &mut Tx<'_>, name: &str, groups: &[i64]) -> Result<(), Fault> {
+    due::keep_time(tx)?;
     let mut beat = tx.conn.prepare_cached(
         "INSERT INTO process(id, name, beat, started_at) VALUES(?,?,1,?) ON CONFLICT(id) DO UPDATE SET beat = beat + 1",
     )?;

@@ -21,7 +21,7 @@ use crate::rest;
 use crate::truth::{self, Held, Truth};
 
 /// Longest wait for something that must happen; only a defect waits that long.
-pub const PATIENCE: Duration = Duration::from_secs(25);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The handlers of numbered events.
 pub const HANDLERS: &[(&str, &str)] = &[

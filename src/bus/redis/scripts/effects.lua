@@ -77,6 +77,22 @@ local function ring(what, name)
   redis.call('XADD', p .. 'bell', 'MAXLEN', '~', 1000, '*', what, name)
 end
 
+-- The time that due times are counted by: the server's, and all that its clock was set back by while something waited. What
+-- waits would else wait for as long once more.
+local function due_clock()
+  local key = p .. 'due:clock'
+  -- Rights that name the keys one by one may not name this one.
+  if barred('HSET', key, 'seen', now) then return now end
+  local known = redis.call('HMGET', key, 'seen', 'ahead')
+  local seen, ahead = tonumber(known[1]) or 0, tonumber(known[2]) or 0
+  local back = seen - now
+  if back > 1000 then ahead = ahead + back end
+  if math.abs(back) > 1000 then
+    redis.call('HSET', key, 'seen', string.format('%.0f', now), 'ahead', string.format('%.0f', ahead))
+  end
+  return now + ahead
+end
+
 -- Keeps the fields from argument `first` to `last` until they are due in `stream`, with what is to be published then.
 local function park(stream, delay, first, last, mirrors)
   local id
@@ -85,7 +101,7 @@ local function park(stream, delay, first, last, mirrors)
   else
     id = redis.call('XADD', parked, '*', unpack(ARGV, first, last))
   end
-  redis.call('ZADD', due, now + delay, id .. ' ' .. stream)
+  redis.call('ZADD', due, due_clock() + delay, id .. ' ' .. stream)
   redis.call('HINCRBY', delayed, stream, 1)
 end
 

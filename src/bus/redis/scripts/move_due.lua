@@ -1,11 +1,9 @@
-#!lua
 -- Moves what is due into its streams. Arguments: prefix, how much at most, ms until what cannot be moved is tried again.
 -- Answers how much was looked at, ms until the next is due (-1: nothing waits), and what could not be moved: stream and
 -- reason, alternating.
-local p, most, later = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local due, parked, delayed = p .. 'due', p .. 'parked', p .. 'delayed'
+local most, later = take(), tonumber(take())
+if redis.call('EXISTS', due) == 0 then return { 0, -1, {} } end
+now = due_clock()
 
 local function forget(member, id, stream)
   redis.call('XDEL', parked, id)

@@ -1,7 +1,9 @@
 //! What is moved, when, and what is in its way.
 
 use super::*;
+use crate::bus::redis::RedisBus;
 use crate::bus::redis::due::Due;
+use crate::bus::{Bus, Start, Subscription};
 
 /// Stores work as settle and publish do.
 fn park(server: &Server, stream: &str, delay: i64, n: usize) {
@@ -117,4 +119,46 @@ async fn the_sleep_ends_when_something_is_due_sooner() {
     due.looking();
     due.added(Duration::from_millis(100));
     assert_eq!(slept(1000).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_does_not_wait_again_for_as_long_as_the_clock_was_set_back() {
+    for server in KINDS.map(Server::new) {
+        let store = store(&server);
+        let _due = Due::begin(store.clone());
+        park(&server, "s", 5000, 1);
+        let clock = |field: &str| server.get::<Option<i64>>(&["HGET", "moontide:due:clock", field]).unwrap_or(0);
+        until("the time is noted", || clock("seen") == server.now()).await;
+        server.advance(-3_600_000);
+        until("the step is noticed", || clock("ahead") == 3_600_000).await;
+        server.advance(4999);
+        park(&server, "marker", -3_600_000, 0);
+        until("what is due is moved", || numbers(&server, "marker") == ["0"]).await;
+        assert!(numbers(&server, "s").is_empty());
+        server.advance(1);
+        until("it is moved", || numbers(&server, "s") == ["1"]).await;
+        store.close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upkeep_goes_on_when_the_clock_was_set_back() {
+    for server in KINDS.map(Server::new) {
+        let bus = RedisBus::open(options(&server)).await.expect("the server can be used");
+        let streams = vec!["s".to_owned()];
+        let wanted = Subscription {
+            handler: "h".into(),
+            group: "g".into(),
+            types: vec![],
+            streams,
+            discover: vec![],
+            start: Start::Earliest,
+        };
+        let _inbox = bus.subscribe(wanted).await.expect("the group is opened");
+        let left = || server.get::<i64>(&["PTTL", "moontide:upkeep"]);
+        until("a round was made", || left() >= 0).await;
+        server.advance(-3_600_000);
+        until("another was made", || (0..=5).contains(&left())).await;
+        bus.close().await;
+    }
 }

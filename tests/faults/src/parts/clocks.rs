@@ -30,7 +30,7 @@ const PROCESSES: usize = 3;
 /// Numbers that are published before a step, and after it.
 const NUMBERS: u64 = 20;
 const HOUR: i64 = 3600;
-/// How far a clock is ahead of the real one, in seconds. Idempotency records are kept for longer than these lie apart.
+/// How far a clock is ahead of the real one, in seconds.
 const AHEAD: [i64; 7] = [-6 * HOUR, -HOUR, -30, 0, 30, HOUR, 6 * HOUR];
 /// All that was published must have come to rest so long after a step: far less than any of them.
 const BOUND: Duration = Duration::from_secs(10);
@@ -43,6 +43,24 @@ pub async fn run(task: Task) -> Findings {
     }
 }
 
+/// The handlers of numbered events, whose idempotency records are kept for longer than a clock steps.
+fn handlers() -> Vec<(&'static str, String)> {
+    let keeps = |(name, script): &(&'static str, &str)| {
+        let script = match script.contains("idempotency") {
+            true => script.replace("idempotency = { ", "idempotency = { window = \"7d\", "),
+            false => script.replace("start = ", "idempotency = { window = \"7d\" },\n    start = "),
+        };
+        (*name, script)
+    };
+    HANDLERS.iter().map(keeps).collect()
+}
+
+async fn stage(place: Place, seed: u64) -> Stage {
+    let handlers = handlers();
+    let handlers: Vec<(&str, &str)> = handlers.iter().map(|(name, script)| (*name, &**script)).collect();
+    Stage::with(place, rng(seed), SETTINGS, &handlers).await
+}
+
 /// Steps a clock that is `ahead` to somewhere else; answers what that is called.
 fn step(rng: &mut SmallRng, whose: &str, ahead: &mut i64) -> String {
     let others: Vec<i64> = AHEAD.into_iter().filter(|other| other != ahead).collect();
@@ -53,7 +71,7 @@ fn step(rng: &mut SmallRng, whose: &str, ahead: &mut i64) -> String {
 }
 
 async fn of_server(seed: u64) -> Findings {
-    let mut stage = Stage::new(Place::Server(Server::with(Kind::Redis, &[])), rng(seed), SETTINGS).await;
+    let mut stage = stage(Place::Server(Server::with(Kind::Redis, &[])), seed).await;
     let mut clocks: Vec<(Shift, i64)> = (0..PROCESSES).map(|nth| (clock(&stage, nth), 0)).collect();
     let _processes = start(&stage, clocks.iter().map(|(clock, _)| clock));
     let (mut found, mut servers) = (Findings::default(), 0);
@@ -82,7 +100,7 @@ async fn of_server(seed: u64) -> Findings {
 }
 
 async fn of_machine(seed: u64) -> Findings {
-    let mut stage = Stage::new(Place::File, rng(seed), SETTINGS).await;
+    let mut stage = stage(Place::File, seed).await;
     // It would be a process with another clock.
     stage.backend.close().await;
     let clock = clock(&stage, 0);
@@ -130,7 +148,7 @@ fn emit(stage: &mut Stage, clock: &Shift) {
     let last = stage.last() + NUMBERS;
     let mut command = Command::new(binary());
     command.args(["emit", "--config", "moontide.toml", "--file", "-"]).current_dir(stage.folder.path());
-    command.envs(clock.variables()).stdin(Stdio::piped()).stdout(Stdio::null());
+    command.envs(clock.variables()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().expect("the binary starts");
     let mut input = child.stdin.take().expect("it is piped");
     for event in (stage.last() + 1..=last).flat_map(truth::events).map(|emit| emit.event) {

@@ -47,12 +47,6 @@ pub const ALL: &[Part] = &[
         run: |task| Box::pin(kills::run(task)),
     },
     Part {
-        name: "failpoints",
-        what: "processes that die at each named place on the way of an event",
-        buses: &Bus::ALL,
-        run: |task| Box::pin(failpoints::run(task)),
-    },
-    Part {
         name: "stops",
         what: "processes stopped with SIGSTOP, for less and for more than the recovery time",
         buses: &Bus::ALL,
@@ -123,6 +117,12 @@ pub const ALL: &[Part] = &[
         what: "what a store had written down cut at any byte, or with a bit that is another",
         buses: &Bus::ALL,
         run: |task| Box::pin(power::run(task)),
+    },
+    Part {
+        name: "failpoints",
+        what: "processes that die at each named place on the way of an event",
+        buses: &Bus::ALL,
+        run: |task| Box::pin(failpoints::run(task)),
     },
 ];
 

@@ -70,6 +70,10 @@ async fn round(task: &Task, seed: u64) -> Findings {
     note_ended(&mut found, &mut processes);
     note_piles(&stage, processes.len(), &mut found).await;
     end_all(&stage, processes, &mut found).await;
+    let waited = stage.said("the grace time of");
+    if waited > 0 {
+        found.wrong(format!("{waited} processes waited for their grace time, and every run is short"));
+    }
     found.bound("term", RELEASED_MAX);
     found
 }
