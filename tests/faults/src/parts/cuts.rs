@@ -12,8 +12,8 @@ use crate::stage::{Stage, UNRECORDED};
 use crate::task::{Task, rng};
 
 /// Rounds of a full run, cuts of each at the least, and processes that share them.
-const ROUNDS: u64 = 25;
-const CUTS: u64 = 410;
+const ROUNDS: u64 = 50;
+const CUTS: u64 = 205;
 const PROCESSES: usize = 8;
 /// Cuts come after fewer bytes than this.
 const BYTES_MAX: usize = 8 << 10;

@@ -19,8 +19,8 @@ use crate::stage::{Stage, UNRECORDED};
 use crate::task::{Task, rng};
 
 /// Rounds of a full run, and troubles of each.
-const ROUNDS: u64 = 12;
-const TROUBLES: usize = 8;
+const ROUNDS: u64 = 24;
+const TROUBLES: usize = 4;
 const PROCESSES: usize = 3;
 const SETTINGS: &str = "[groups]\nrecovery = \"1s\"\n";
 /// After the recovery time and a second the others have what the one at a dead line held.
