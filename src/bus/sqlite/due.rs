@@ -82,19 +82,19 @@ pub(super) fn retry(
     Ok(())
 }
 
-/// Notices that the clock was set back since somebody was last here: all that waits is due so much earlier. Before anything
-/// else is written that says when it was.
+/// Notices where the clock was set back since somebody last looked: all that waits is due so much earlier.
 pub(super) fn keep_time(tx: &mut Tx<'_>) -> Result<(), Fault> {
-    let last = "SELECT coalesce(max(seen_at), 0) FROM consumer";
-    let last: Millis = tx.conn.prepare_cached(last)?.query_row([], |row| row.get(0))?;
-    let back = last.saturating_sub(tx.now);
-    if back < BACK_MIN {
+    let seen: Millis = tx.conn.prepare_cached("SELECT seen FROM clock")?.query_row([], |row| row.get(0))?;
+    let back = seen.saturating_sub(tx.now);
+    if back.abs() < BACK_MIN {
         return Ok(());
     }
-    tracing::warn!(seconds = back / 1000, "the clock was set back; what waits for its time is due as much earlier");
-    tx.conn.execute("UPDATE delayed SET due = due - ?1", [back])?;
-    tx.conn.execute("UPDATE consumer SET seen_at = ?1 WHERE seen_at > ?1", [tx.now])?;
-    tx.news.due = next(tx.conn)?;
+    tx.conn.prepare_cached("UPDATE clock SET seen = ?")?.execute([tx.now])?;
+    if back > 0 {
+        tracing::warn!(seconds = back / 1000, "the clock was set back; what waits for its time is due as much earlier");
+        tx.conn.execute("UPDATE delayed SET due = due - ?", [back])?;
+        tx.news.due = next(tx.conn)?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::due;
 use super::fault::Fault;
 use super::tx::{RETRY_PREFIX, Tx, position, seq_of};
 use crate::bus::selection::{Selection, discovers};
@@ -50,7 +49,6 @@ pub(super) fn open(tx: &mut Tx<'_>, subscription: &Subscription) -> Result<(Grou
             return Err(Fault::Refused(format!("stream {name:?} belongs to the host; read another one")));
         }
     }
-    due::keep_time(tx)?;
     let known = known(tx.conn, &subscription.group)?;
     let retry_name = retry_stream(&subscription.group);
     let retry = tx.stream(&retry_name)?;

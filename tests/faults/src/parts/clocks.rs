@@ -67,7 +67,7 @@ fn step(rng: &mut SmallRng, whose: &str, ahead: &mut i64) -> String {
     let next = *others.choose(rng).expect("there are others");
     let way = if next > *ahead { "forward" } else { "back" };
     *ahead = next;
-    format!("{whose} clock {way}")
+    format!("{whose} {way}")
 }
 
 async fn of_server(seed: u64) -> Findings {
@@ -81,12 +81,12 @@ async fn of_server(seed: u64) -> Findings {
         let kind = match stage.rng.random_range(0..2 * PROCESSES) {
             nth if nth < PROCESSES => {
                 let (clock, ahead) = &mut clocks[nth];
-                let kind = step(&mut stage.rng, "process'", ahead);
+                let kind = step(&mut stage.rng, "worker", ahead);
                 clock.set(*ahead);
                 kind
             }
             _ => {
-                let kind = step(&mut stage.rng, "store's", &mut servers);
+                let kind = step(&mut stage.rng, "store", &mut servers);
                 stage.server().shift(servers);
                 kind
             }
@@ -109,7 +109,7 @@ async fn of_machine(seed: u64) -> Findings {
     for _ in 0..STEPS {
         emit(&mut stage, &clock);
         stage.pause(0..40).await;
-        let kind = step(&mut stage.rng, "machine's", &mut ahead);
+        let kind = step(&mut stage.rng, "store", &mut ahead);
         clock.set(ahead);
         let stepped = Instant::now();
         emit(&mut stage, &clock);

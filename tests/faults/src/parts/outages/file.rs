@@ -40,10 +40,10 @@ impl Fault {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Locked => "SQLITE_BUSY",
-            Self::LockedLong => "SQLITE_BUSY for long",
-            Self::ReadOnly => "file read-only",
-            Self::Away => "file away for a moment",
+            Self::Locked => "foreign lock",
+            Self::LockedLong => "foreign lock for long",
+            Self::ReadOnly => "read-only file",
+            Self::Away => "file away",
             Self::Deleted => "file deleted",
             Self::Disk => "full disk",
         }

@@ -61,17 +61,17 @@ impl Fault {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Restart => "restart",
-            Self::Empty => "comes back empty",
-            Self::Flush => "FLUSHALL",
-            Self::Delete => "DEL of a stream",
-            Self::Destroy => "XGROUP DESTROY",
-            Self::Trim => "foreign XTRIM",
+            Self::Restart => "restart kept",
+            Self::Empty => "restart empty",
+            Self::Flush => "flushall",
+            Self::Delete => "del stream",
+            Self::Destroy => "group destroyed",
+            Self::Trim => "foreign trim",
             Self::Memory => "maxmemory",
-            Self::Busy => "BUSY script",
-            Self::Pause => "CLIENT PAUSE",
-            Self::ReadOnly => "READONLY",
-            Self::Scripts => "SCRIPT FLUSH",
+            Self::Busy => "busy",
+            Self::Pause => "client pause",
+            Self::ReadOnly => "readonly",
+            Self::Scripts => "script flush",
             Self::Disk => "full disk",
         }
     }
@@ -94,7 +94,7 @@ pub async fn round(seed: u64) -> Findings {
     }
     // Last, since the server is another one from then on.
     let _replica = replica::promote(&mut load).await;
-    load.end("promotion of a lagging replica").await;
+    load.end("promotion").await;
     if load.expects_reset && load.stage.said(SAID_RESET) == 0 {
         load.found.wrong("nobody says that a group vanished".into());
     }
