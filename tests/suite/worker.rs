@@ -442,7 +442,7 @@ async fn age_is_told_by_the_stores_clock_alone() {
     let contested = || Outcome::Contested { by: "another".to_owned() };
     bench.runner.outcomes.lock().extend([contested(), contested()]);
     let past = Past { first_received: 1_000_000_000, ..Past::of(&delivery(1)) };
-    let of_age = |age| Delivery { received: 1_000_000_000 + age, past: Some(Box::new(past.clone())), ..delivery(1) };
+    let of_age = |age: i64| Delivery { received: 1_000_000_000 + age, past: Some(Box::new(past.clone())), ..delivery(1) };
     bench.deliver([of_age(29_000), of_age(30_000)]);
     let verdicts = bench.until_settled(2).await;
     assert!(matches!(verdicts[..], [Verdict::Retry { .. }, Verdict::Skip { .. }]), "{verdicts:?}");
