@@ -5,7 +5,7 @@ use moontide_simulation::{Summary, run};
 use crate::findings::Findings;
 
 /// Histories of a full run.
-const HISTORIES: u64 = 400_000;
+const HISTORIES: u64 = 200_000;
 
 /// A part that is played on no bus.
 pub struct Apart {
