@@ -25,7 +25,7 @@ use sample::Sampler;
 use truth::Pulses;
 
 /// Of a full run; the first ten minutes fill caches and are left aside.
-const LENGTH: Duration = Duration::from_secs(72 * 60);
+const LENGTH: Duration = Duration::from_secs(63 * 60);
 const WARM_UP: Duration = Duration::from_secs(10 * 60);
 const FAULT_EVERY: Duration = Duration::from_secs(60);
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
