@@ -1,8 +1,9 @@
-//! Parts that have to do with no bus: the simulation.
+//! Parts that have to do with no bus: the simulation, and fuzzing.
 
 use moontide_simulation::{Summary, run};
 
 use crate::findings::Findings;
+use crate::fuzz;
 
 /// Histories of a full run.
 const HISTORIES: u64 = 200_000;
@@ -17,11 +18,14 @@ pub struct Apart {
 }
 
 /// All of them.
-pub const ALL: &[Apart] = &[Apart {
-    name: "simulation",
-    what: "the worker's real code against a model bus, in virtual time: histories from one seed each",
-    run: simulate,
-}];
+pub const ALL: &[Apart] = &[
+    Apart {
+        name: "simulation",
+        what: "the worker's real code against a model bus, in virtual time: histories from one seed each",
+        run: simulate,
+    },
+    Apart { name: "fuzz", what: "any bytes where bytes come in, guided by the code that they reach", run: fuzz::run },
+];
 
 /// The part of that name.
 pub fn named(name: &str) -> Option<&'static Apart> {

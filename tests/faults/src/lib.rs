@@ -8,6 +8,7 @@ pub mod apart;
 pub mod bugs;
 pub mod client;
 pub mod findings;
+pub mod fuzz;
 pub mod holdings;
 pub mod parts;
 pub mod place;
