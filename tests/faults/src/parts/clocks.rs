@@ -153,7 +153,7 @@ fn emit(stage: &mut Stage, clock: &Shift) {
     let mut input = child.stdin.take().expect("it is piped");
     for event in (stage.last() + 1..=last).flat_map(truth::events).map(|emit| emit.event) {
         let data: serde_json::Value =
-            serde_json::from_slice(&event.data.expect("it has some").bytes()).expect("it is JSON");
+            serde_json::from_slice(event.data.expect("it has some").bytes()).expect("it is JSON");
         let line = json!({ "id": event.id, "source": event.source, "type": event.kind, "data": data });
         writeln!(input, "{line}").expect("it reads");
     }

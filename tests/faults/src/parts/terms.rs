@@ -28,7 +28,7 @@ const PROCESSES: usize = 3;
 const RELEASED_MAX: Duration = Duration::from_secs(1);
 /// Consumers of a group that may be there besides those of living processes.
 const BESIDES: usize = 5;
-const SIGTERM: i32 = 15;
+const SIGTERM: u32 = 15;
 const SETTINGS: &str = "[groups]\nrecovery = \"2s\"\n[sqlite]\nsynchronous = \"normal\"\n";
 
 pub async fn run(task: Task) -> Findings {
@@ -82,15 +82,15 @@ async fn round(task: &Task, seed: u64) -> Findings {
 struct End {
     name: String,
     status: ExitStatus,
-    /// The signal came before the process could know what signals are: the store has never heard of it.
-    was_nobody: bool,
+    /// The signal came before the process could know what signals are.
+    too_early: bool,
     /// `None`: another one has its name.
     released: Option<Duration>,
 }
 
 impl End {
     fn note(self, found: &mut Findings) {
-        if !self.status.success() && !self.was_nobody {
+        if !self.status.success() && !self.too_early {
             found.wrong(format!("{} did not end in order: {}", self.name, self.status));
         }
         if let Some(released) = self.released {
@@ -111,18 +111,18 @@ fn replace(
     let has_twin = processes.iter().filter(|(other, _)| *other == name).count() > 1;
     match change {
         Change::Term => {
-            processes[victim].1.signal("TERM");
+            let heeds = terminate(&processes[victim].1);
             let release = (!has_twin).then(|| until_released(stage, &name));
             let (_, old) = std::mem::replace(&mut processes[victim], stage.start());
             found.fault("term", 1);
-            Some(ending(stage, name, old, release))
+            Some(ending(name, old, heeds, release))
         }
         Change::TermAndTwin => {
-            processes[victim].1.signal("TERM");
+            let heeds = terminate(&processes[victim].1);
             let old = std::mem::replace(&mut processes[victim].1, stage.start_as(&name, &[]));
             found.fault("term", 1);
             found.fault("same name twice", 1);
-            Some(ending(stage, name, old, None))
+            Some(ending(name, old, heeds, None))
         }
         Change::KillAndTwin => {
             processes[victim].1.kill();
@@ -133,9 +133,15 @@ fn replace(
     }
 }
 
+/// Tells it to end; false: it is told before it can hear.
+fn terminate(process: &Process) -> bool {
+    let heeds = process.heeds(SIGTERM);
+    process.signal("TERM");
+    heeds
+}
+
 /// Waits until it has ended.
-fn ending(stage: &Stage, name: String, mut process: Process, release: Option<JoinHandle<Duration>>) -> JoinHandle<End> {
-    let pulse = Pulse::of(stage);
+fn ending(name: String, mut process: Process, heeds: bool, release: Option<JoinHandle<Duration>>) -> JoinHandle<End> {
     tokio::spawn(async move {
         let status = loop {
             match process.status() {
@@ -143,12 +149,12 @@ fn ending(stage: &Stage, name: String, mut process: Process, release: Option<Joi
                 None => sleep(Duration::from_millis(5)).await,
             }
         };
-        let was_nobody = status.signal() == Some(SIGTERM) && !pulse.beats().contains_key(&name);
+        let too_early = !heeds && status.signal() == Some(SIGTERM as i32);
         let released = match release {
             Some(release) => Some(release.await.expect("it only looks")),
             None => None,
         };
-        End { name, status, was_nobody, released }
+        End { name, status, too_early, released }
     })
 }
 
@@ -195,8 +201,8 @@ async fn end_all(stage: &Stage, processes: Vec<(String, Process)>, found: &mut F
     let ends: Vec<_> = processes
         .into_iter()
         .map(|(name, process)| {
-            process.signal("TERM");
-            ending(stage, name, process, None)
+            let heeds = terminate(&process);
+            ending(name, process, heeds, None)
         })
         .collect();
     for end in ends {
