@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bus::{Answer, Delivery, Lease, Run};
 use crate::event::EntryId;
@@ -39,12 +40,21 @@ struct Chunk {
     in_hand: usize,
 }
 
+/// Inboxes of this process so far: no two give a lease of the same number.
+static INBOXES: AtomicU64 = AtomicU64::new(0);
+
 /// The chunks of one inbox.
-#[derive(Default)]
 pub(super) struct Held {
     chunks: HashMap<u64, Chunk>,
     ended: VecDeque<u64>,
     next: u64,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        let inbox = INBOXES.fetch_add(1, Ordering::Relaxed);
+        Self { chunks: HashMap::new(), ended: VecDeque::new(), next: inbox << 32 }
+    }
 }
 
 impl Held {
