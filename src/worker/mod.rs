@@ -121,7 +121,7 @@ impl Worker {
             Some(batch) = self.settling.next() => self.answered(batch),
             Some(finished) = self.finished.recv() => self.take_finished(finished),
             Some((delivery, again)) = self.later.next() => self.start_again(delivery, again),
-            turn = self.spec.alone.clone().lock_owned(), if wants_turn => self.run_suspect(turn).await,
+            turn = self.suspects.next_turn(&self.spec.alone), if wants_turn => self.run_suspect(turn).await,
             received = self.receiving.answer() => self.take_received(received),
         }
     }
@@ -260,7 +260,7 @@ impl Worker {
             Ok(false) => self.spec.metrics.fenced(),
             Err(error) => {
                 report::store_away(&self.spec.metrics, &self.spec.program.load().name, &error);
-                self.suspects.put_back(delivery);
+                self.suspects.put_back(delivery, turn);
                 tokio::time::sleep(backoff(0)).await;
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::bus::{Delivery, Lease};
 use crate::event::EntryId;
@@ -15,6 +15,8 @@ pub(super) struct Suspects {
     waiting: VecDeque<Arc<Delivery>>,
     /// The process' turn, and whose it is.
     turn: Option<(OwnedMutexGuard<()>, Lease, EntryId)>,
+    /// The process' turn, while nobody knows whether the first one that waits was marked.
+    kept: Option<OwnedMutexGuard<()>>,
 }
 
 impl Suspects {
@@ -32,9 +34,19 @@ impl Suspects {
         self.waiting.push_back(delivery);
     }
 
-    /// It could not be marked: it is the next one again.
-    pub fn put_back(&mut self, delivery: Arc<Delivery>) {
+    /// The process' turn; cancel-safe.
+    pub async fn next_turn(&mut self, alone: &Arc<Mutex<()>>) -> OwnedMutexGuard<()> {
+        match self.kept.take() {
+            Some(turn) => turn,
+            None => alone.clone().lock_owned().await,
+        }
+    }
+
+    /// Nobody knows whether it was marked: it is the next one again, and no other has the turn before, or both would be
+    /// charged with one death.
+    pub fn put_back(&mut self, delivery: Arc<Delivery>, turn: OwnedMutexGuard<()>) {
         self.waiting.push_front(delivery);
+        self.kept = Some(turn);
     }
 
     /// The next one.
@@ -44,6 +56,7 @@ impl Suspects {
 
     /// All that wait.
     pub fn drain(&mut self) -> impl Iterator<Item = Arc<Delivery>> + '_ {
+        self.kept = None;
         self.waiting.drain(..)
     }
 

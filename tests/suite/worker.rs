@@ -35,6 +35,8 @@ struct FakeInbox {
     settled: Mutex<Vec<Run>>,
     log: Log,
     marks_are_ours: Mutex<bool>,
+    /// Replies to so many marks are lost.
+    marks_unanswered: Mutex<u32>,
     /// Everything answers that the bus is closed.
     closed: Mutex<bool>,
     /// Settles wait.
@@ -87,6 +89,11 @@ impl Inbox for FakeInbox {
 
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
         self.log.lock().push(format!("mark {}", delivery.entry.0));
+        let left = self.marks_unanswered.lock().checked_sub(1);
+        if let Some(left) = left {
+            *self.marks_unanswered.lock() = left;
+            return Err(BusError::Away { store: "the store".to_owned(), cause: "unplugged".to_owned() });
+        }
         Ok(*self.marks_are_ours.lock())
     }
 }
@@ -137,6 +144,7 @@ struct Bench {
     inbox: Arc<FakeInbox>,
     runner: Arc<FakeRunner>,
     metrics: Arc<HandlerMetrics>,
+    alone: Arc<tokio::sync::Mutex<()>>,
     stop: CancellationToken,
     work: JoinHandle<()>,
     log: Log,
@@ -148,19 +156,19 @@ impl Bench {
         let inbox = Arc::new(FakeInbox { log: log.clone(), marks_are_ours: Mutex::new(true), ..FakeInbox::default() });
         let runner = Arc::new(FakeRunner { log: log.clone(), ..FakeRunner::default() });
         let metrics = Arc::new(Metrics::new().handler("tick"));
-        let stop = CancellationToken::new();
+        let (stop, alone) = (CancellationToken::new(), Arc::<tokio::sync::Mutex<()>>::default());
         let spec = Spec {
             program: Arc::new(ArcSwap::from_pointee(program(concurrency))),
             runner: runner.clone(),
             metrics: metrics.clone(),
             clock: Arc::new(ManualClock::at(0)),
-            alone: Arc::default(),
+            alone: alone.clone(),
             mode: Mode::Live,
             seed: 1,
             stop: stop.clone(),
         };
         let work = tokio::spawn(work(inbox.clone(), spec));
-        Self { inbox, runner, metrics, stop, work, log }
+        Self { inbox, runner, metrics, alone, stop, work, log }
     }
 
     fn deliver(&self, deliveries: impl IntoIterator<Item = Delivery>) {
@@ -424,6 +432,19 @@ async fn a_suspect_that_is_repeated_still_runs_alone() {
         assert_eq!(*bench.runner.jobs.lock(), [(1, true), (1, true)], "{release:?}");
         bench.end().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_else_has_the_turn_while_a_mark_may_have_been_written() {
+    let bench = Bench::new(8);
+    *bench.inbox.marks_unanswered.lock() = 1;
+    bench.deliver([Delivery { orphaned: 2, ..delivery(1) }]);
+    bench.until(|bench| bench.log.lock().len() == 1).await;
+    assert!(bench.alone.try_lock().is_err(), "a suspect of another handler would be charged together with this one");
+    bench.until_settled(1).await;
+    assert_eq!(*bench.log.lock(), ["mark 1", "mark 1", "run 1", "settle 1"]);
+    bench.until(|bench| bench.alone.try_lock().is_ok()).await;
+    bench.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,8 +61,11 @@ async fn live(world: &Arc<World>) -> Elapsed {
     }
     let publishing = tokio::spawn(publish(world.clone()));
     let faults = tokio::spawn(faults(world.clone()));
-    // They come to their ends by themselves.
-    let _ = (publishing.await, faults.await);
+    for part in [publishing, faults] {
+        if let Err(defect) = part.await {
+            std::panic::resume_unwind(defect.into_panic());
+        }
+    }
     tokio::time::sleep(Duration::from_millis(1)).await;
     mend(world);
     let mended = world.elapsed();
