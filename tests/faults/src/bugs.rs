@@ -56,7 +56,8 @@ pub fn plant(names: &[String]) -> anyhow::Result<Findings> {
     let copy = copy()?;
     for test in bugs.iter().map(|bug| &bug.test).collect::<BTreeSet<_>>() {
         println!("without a bug: cargo test {test}");
-        ensure!(cargo(&copy, test, &[])?, "cargo test {test} fails without any bug");
+        // A busy machine may have made it wait too long.
+        ensure!(cargo(&copy, test, &[])? || cargo(&copy, test, &[])?, "cargo test {test} fails without any bug");
     }
     let mut found = Findings::default();
     for bug in &bugs {
