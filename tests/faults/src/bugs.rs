@@ -92,7 +92,10 @@ fn catches(copy: &Path, bug: &Bug) -> anyhow::Result<bool> {
 fn copy() -> anyhow::Result<PathBuf> {
     let copy = root().join("target/planted");
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().context("git ls-files")?;
-    for name in String::from_utf8(listed.stdout)?.split_terminator('\0') {
+    let listed = String::from_utf8(listed.stdout)?;
+    let names: BTreeSet<_> = listed.split_terminator('\0').map(Path::new).collect();
+    remove_others(&copy, &copy, &names)?;
+    for name in names {
         let (from, to) = (root().join(name), copy.join(name));
         let text = std::fs::read(&from).with_context(|| from.display().to_string())?;
         if std::fs::read(&to).ok().as_ref() == Some(&text) {
@@ -110,6 +113,23 @@ fn copy() -> anyhow::Result<PathBuf> {
         }
     }
     Ok(copy)
+}
+
+/// Removes what an earlier copy had besides `names`.
+fn remove_others(copy: &Path, folder: &Path, names: &BTreeSet<&Path>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = path.strip_prefix(copy)?;
+        if name == Path::new("target") {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            remove_others(copy, &path, names)?;
+        } else if !names.contains(name) {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether `cargo test` is content. What others have compiled is used again.
