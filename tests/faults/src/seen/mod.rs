@@ -2,7 +2,7 @@
 //!
 //! [`crate::truth`] says what must be there at the end. Here nothing has come to an end: for each event, either all of its
 //! effects are there and one of its copies is acknowledged, or none are and every copy is still to be handled. Pure but for
-//! the two ways to look ([`server`], [`file`]).
+//! the two ways to look ([`server`], [`mod@file`]).
 
 pub mod file;
 pub mod server;

@@ -1,6 +1,6 @@
 //! Processes die at named places on the way of an event, each place in turn, while another one works on beside them.
 //!
-//! One trial is one death: a process is started with one place armed, brought there ([`plan`]), and is dead when it ended by
+//! One trial is one death: a process is started with one place armed, brought there (`plan`), and is dead when it ended by
 //! the signal of its own abort. A place that is not reached is tried again, and is a finding when it never is.
 
 mod ingest;
