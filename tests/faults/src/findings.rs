@@ -25,7 +25,7 @@ pub struct Findings {
     pub recovery: BTreeMap<String, Vec<u64>>,
     /// What those times must stay below, by kind, in milliseconds.
     pub bounds: BTreeMap<String, u64>,
-    /// Figures of this part alone.
+    /// Figures of this part alone; those of its rounds are added up.
     pub figures: BTreeMap<String, f64>,
     /// What was wrong, in words, with the line that plays it again; not all of it, if it is a lot.
     pub wrong: Vec<String>,
@@ -70,7 +70,9 @@ impl Findings {
             self.recovery.entry(kind).or_default().extend(times);
         }
         self.bounds.extend(other.bounds);
-        self.figures.extend(other.figures);
+        for (name, value) in other.figures {
+            *self.figures.entry(name).or_default() += value;
+        }
         other.wrong.into_iter().for_each(|text| self.wrong(text));
     }
 
