@@ -119,22 +119,27 @@ impl Doorbell {
         }
     }
 
+    /// What cannot be looked at holds up nothing else: only the writer finds out that its file is gone for good.
     fn look(&mut self) -> Result<(), Fault> {
-        self.look_for_commits()?;
+        let looked = self.look_for_commits();
         if self.store.is_due() && !self.troubles.due.rests() {
             self.move_due();
         }
         if self.beat.is_time() {
             self.beat();
         }
+        if self.upkeep.is_time() {
+            self.keep_up();
+        }
+        looked.and(self.look_for_deaths())
+    }
+
+    fn look_for_deaths(&mut self) -> Result<(), Fault> {
         if self.watch.is_time()
             && let Some(conn) = &self.conn
             && self.store.peers.watch(conn, &self.store.options, self.store.me())?
         {
             self.store.ring_death();
-        }
-        if self.upkeep.is_time() {
-            self.keep_up();
         }
         Ok(())
     }
@@ -233,5 +238,24 @@ impl Doorbell {
             busy.store(false, Ordering::Release);
         });
         drop(submitted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::bus::sqlite::{Options, Place};
+
+    /// As where the file was moved away: the writer must be given something to do, to notice it.
+    #[test]
+    fn who_cannot_look_for_news_keeps_its_heart_beating() {
+        let (queue, work) = mpsc::channel();
+        let store = Arc::new(Store::new(Options::at(Place::Memory), 1, None, queue).expect("it opens"));
+        let unreadable = Connection::open_in_memory().expect("memory opens");
+        let mut doorbell = Doorbell::new(store, Some(unreadable));
+        assert!(doorbell.look().is_err());
+        assert!(work.try_recv().is_ok(), "the heartbeat is on its way");
     }
 }
