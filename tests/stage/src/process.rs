@@ -1,6 +1,10 @@
 //! A process that a test started, and that it stops, wakes and kills.
 
 use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// Longest wait for a process that is to end; only a defect waits that long.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Killed when dropped.
 pub struct Process(Child);
@@ -23,7 +27,14 @@ impl Process {
 
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        self.0.wait().expect("it ends")
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.status() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "process {} does not end", self.id());
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// How it has ended, if it has.
