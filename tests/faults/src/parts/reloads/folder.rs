@@ -285,6 +285,10 @@ impl Folder {
                 }
                 serves.insert(report.map(|report| report.version.clone()).unwrap_or_default());
             }
+            if self.wanted(handler) == Wanted::Either {
+                // It is not settled yet: a later look at the folder may still bring another one.
+                serves.extend(self.may_serve[handler].iter().cloned());
+            }
             serving.push(serves);
         }
         self.may_serve = serving;
