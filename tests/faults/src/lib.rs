@@ -15,7 +15,6 @@ pub mod place;
 pub mod pulse;
 pub mod record;
 pub mod report;
-pub mod rest;
 pub mod seen;
 pub mod stage;
 pub mod task;

@@ -11,13 +11,13 @@ use moontide::config::{self, Config, Flags};
 use moontide::host::{self, Backend};
 use moontide::outcome::Emit;
 use moontide_stage::process::Process;
+use moontide_stage::rest;
 use moontide_stage::server::Server;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 
 use crate::findings::Findings;
 use crate::place::Place;
-use crate::rest;
 use crate::truth::{self, Held, Truth};
 
 /// Longest wait for something that must happen; only a defect waits that long.

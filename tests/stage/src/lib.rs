@@ -4,4 +4,5 @@
 
 pub mod process;
 pub mod proxy;
+pub mod rest;
 pub mod server;

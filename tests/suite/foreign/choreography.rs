@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::compose::{self, Instance};
 use super::{ask, metric, place};
-use crate::rig::rest;
 use crate::support::PATIENCE;
+use moontide_stage::rest;
 use moontide_stage::server::Server;
 
 const STREAM: &str = "ecommerce.checkout.events";

@@ -4,8 +4,6 @@
 //! some, and emit one child each. However often the processes die: each event ends committed or dead, each effect is
 //! there once.
 
-pub mod rest;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +13,7 @@ use moontide::bus::{DeadFilter, DeadLetter};
 use moontide::host::{self, Backend};
 use moontide::outcome::Emit;
 use moontide_stage::process::Process;
+use moontide_stage::rest;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

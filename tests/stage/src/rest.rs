@@ -1,6 +1,6 @@
 //! Whether a server has come to rest: asked in one script, so that nothing can slip from one place to another meanwhile.
 
-use moontide_stage::server::Server;
+use crate::server::Server;
 
 /// What is left to do, in words.
 const LEFT: &str = r#"
