@@ -124,7 +124,11 @@ mod tests {
         logged_from("trace", colours, entries)
     }
 
+    /// What is enabled for one subscriber depends on who else there is while it is asked: one at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+
     fn logged_from(level: &str, colours: bool, entries: impl FnOnce()) -> String {
+        let _alone = ALONE.lock();
         let log = Log::default();
         let writer = log.clone();
         let layer = filtered(text(move || writer.clone(), colours), EnvFilter::new(level));
@@ -156,6 +160,7 @@ mod tests {
         let log = logged(true, || tracing::info!(handler = "a", "live"));
         assert!(log.ends_with("live \x1b[3mhandler\x1b[0m\x1b[2m=\x1b[0m\"a\"\n"), "{log:?}");
     }
+
     #[test]
     fn a_question_for_a_level_swallows_nothing() {
         let log = logged_from("warn", false, || {

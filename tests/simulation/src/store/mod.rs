@@ -19,6 +19,7 @@ use moontide::event::Event;
 use moontide::judge::DeathReason;
 use moontide::outcome::{Emit, RecordKey};
 
+use crate::editions::GROUPS;
 use crate::events::{Number, number_of};
 use crate::flaw::Flaw;
 
@@ -272,9 +273,10 @@ impl Store {
         held.map(|held| held.by.clone())
     }
 
-    /// Whether nothing waits: no delayed work, and every group has settled every entry.
+    /// Whether nothing waits: no delayed work, and every group has been opened and has settled every entry.
     pub fn is_quiet(&self) -> bool {
         self.due.is_empty()
+            && GROUPS.iter().all(|group| self.groups.contains_key(*group))
             && self.groups.values().all(|group| group.pending.is_empty() && group.read_all(&self.streams))
     }
 
