@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::findings::Findings;
 use crate::record::root;
+use crate::trials;
 
 /// A test that hangs has noticed, too.
 const SECONDS_MAX: &str = "300";
 
 /// One change.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bug {
     /// What it does wrong.
@@ -45,11 +45,11 @@ pub fn all() -> anyhow::Result<Vec<Bug>> {
     Ok(file.bug)
 }
 
-/// Plants those whose name contains one of `names` (none: all), and counts who survives.
+/// Plants those whose name contains one of `names` (none: all), and keeps what became of each; false: one survived.
 ///
 /// # Errors
 /// Where the sources cannot be copied, a bug cannot be planted, or a test fails without any.
-pub fn plant(names: &[String]) -> anyhow::Result<Findings> {
+pub fn plant(names: &[String]) -> anyhow::Result<bool> {
     let wanted = |bug: &Bug| names.is_empty() || names.iter().any(|name| bug.name.contains(name.as_str()));
     let bugs: Vec<Bug> = all()?.into_iter().filter(wanted).collect();
     ensure!(!bugs.is_empty(), "no planted bug is called so");
@@ -59,18 +59,14 @@ pub fn plant(names: &[String]) -> anyhow::Result<Findings> {
         // A busy machine may have made it wait too long.
         ensure!(cargo(&copy, test, &[])? || cargo(&copy, test, &[])?, "cargo test {test} fails without any bug");
     }
-    let mut found = Findings::default();
+    let mut all_caught = true;
     for bug in &bugs {
-        found.fault("planted bug", 1);
         let caught = catches(&copy, bug)?;
         println!("{}: {} ({})", if caught { "caught" } else { "SURVIVED" }, bug.name, bug.test);
-        if caught {
-            found.fault("caught", 1);
-        } else {
-            found.wrong(format!("survived: {}; cargo test {} passed", bug.name, bug.test));
-        }
+        trials::keep(bug, caught)?;
+        all_caught &= caught;
     }
-    Ok(found)
+    Ok(all_caught)
 }
 
 /// Whether the bug's test fails with it.

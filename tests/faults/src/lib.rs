@@ -18,4 +18,5 @@ pub mod report;
 pub mod seen;
 pub mod stage;
 pub mod task;
+pub mod trials;
 pub mod truth;

@@ -13,6 +13,7 @@ use moontide_faults::place::Bus;
 use moontide_faults::record::{self, Record};
 use moontide_faults::report;
 use moontide_faults::task::Task;
+use moontide_faults::trials;
 
 #[derive(Parser)]
 #[command(about = "Puts Moontide through faults and counts what was lost or doubled")]
@@ -36,8 +37,12 @@ enum Command {
         /// How much of a full run: 1 all of it, 0 a single round
         #[arg(long, default_value_t = 1.0)]
         share: f64,
+        /// Add what is found to what is kept of these parts, as a further piece of one long run, in place of replacing it
+        #[arg(long)]
+        add: bool,
     },
-    /// Plant bugs in a copy of the sources, one by one, and see whether a test notices
+    /// Plant bugs in a copy of the sources, one by one, and see whether a test notices; what earlier runs found of bugs
+    /// that read the same counts in the report, too
     Bugs {
         /// Only those whose name contains one of these
         names: Vec<String>,
@@ -71,16 +76,16 @@ async fn play(command: Command) -> anyhow::Result<bool> {
         }
         Command::Bugs { names } => plant(&names),
         Command::Report => report().map(|()| true),
-        Command::Run { parts, bus, seed, share } => {
+        Command::Run { parts, bus, seed, share, add } => {
             let seed = seed.unwrap_or_else(rand::random);
             let (on_buses, alone) = chosen(&parts)?;
             let mut clean = true;
             for part in alone {
-                clean &= run_apart(part, seed, share)?;
+                clean &= run_apart(part, seed, share, add)?;
             }
             for part in on_buses {
                 for bus in part.buses.iter().filter(|candidate| bus.is_none_or(|bus| bus == **candidate)) {
-                    clean &= run(part, Task { part: part.name, bus: *bus, seed, share }).await?;
+                    clean &= run(part, Task { part: part.name, bus: *bus, seed, share }, add).await?;
                 }
             }
             Ok(clean)
@@ -90,12 +95,9 @@ async fn play(command: Command) -> anyhow::Result<bool> {
 
 fn plant(names: &[String]) -> anyhow::Result<bool> {
     let (began, record) = (Instant::now(), Record::begin("bugs", None, 0, 1.0));
-    let found = bugs::plant(names)?;
-    let clean = found.is_clean();
-    if names.is_empty() {
-        record.end(began.elapsed(), found).keep()?;
-    }
-    Ok(clean)
+    let all_caught = bugs::plant(names)?;
+    record.end(began.elapsed(), trials::sum(&bugs::all()?)?).keep()?;
+    Ok(all_caught)
 }
 
 fn report() -> anyhow::Result<()> {
@@ -120,22 +122,22 @@ fn chosen(names: &[String]) -> anyhow::Result<(Vec<&'static Part>, Vec<&'static 
     Ok((on_buses, alone))
 }
 
-fn run_apart(part: &Apart, seed: u64, share: f64) -> anyhow::Result<bool> {
+fn run_apart(part: &Apart, seed: u64, share: f64, add: bool) -> anyhow::Result<bool> {
     println!("{}, seed {seed}", part.name);
     let (began, record) = (Instant::now(), Record::begin(part.name, None, seed, share));
     let found = (part.run)(seed, share);
-    close(record.end(began.elapsed(), found))
+    close(record.end(began.elapsed(), found), add)
 }
 
-async fn run(part: &Part, task: Task) -> anyhow::Result<bool> {
+async fn run(part: &Part, task: Task, add: bool) -> anyhow::Result<bool> {
     println!("{} on {}, seed {}", part.name, task.bus, task.seed);
     let (began, record) = (Instant::now(), Record::begin(task.part, Some(task.bus), task.seed, task.share));
     let found = (part.run)(task).await;
-    close(record.end(began.elapsed(), found))
+    close(record.end(began.elapsed(), found), add)
 }
 
 /// Says what was found, and keeps it; false: not everything was as it must be.
-fn close(record: Record) -> anyhow::Result<bool> {
+fn close(record: Record, add: bool) -> anyhow::Result<bool> {
     let found = &record.found;
     println!("{}", serde_json::to_string(&found.faults)?);
     println!(
@@ -152,6 +154,9 @@ fn close(record: Record) -> anyhow::Result<bool> {
     for (kind, times) in &found.recovery {
         println!("recovered from {kind}: p50 {} ms, p99 {} ms", p(50, times), p(99, times));
     }
+    let clean = found.is_clean();
+    let before = if add { record::of(&record.part, record.bus)? } else { None };
+    let record = if let Some(before) = before { record.added_to(before) } else { record };
     record.keep()?;
-    Ok(found.is_clean())
+    Ok(clean)
 }

@@ -18,7 +18,8 @@ const INTRODUCTION: &str = "# Reliability
 What Moontide was put through, and what was lost or doubled. This page is written by the fault rig (`scripts/faults report`)
 from its last runs: processes of the real binary over real stores, numbered events, faults from a seed, and a checker that
 compares what a store holds in the end with what it must hold. `scripts/faults run` plays everything again, which takes
-some hours; `scripts/faults list` says what there is, and `scripts/test` plays a small share of it with every test run.
+some hours (in pieces, with `--add` and `--share`, where there is less time); `scripts/faults list` says what there is, and
+`scripts/test` plays a small share of it with every test run. What the page is written from lies in `docs/reliability`.
 
 Words: an effect is *lost* if it is missing though nothing allows that. It is *predicted* if the promise for that fault allows
 its loss (a server that keeps nothing on disk and is flushed, a log that was cut off), and the rig said before it looked
