@@ -87,7 +87,7 @@ pub fn of_redis(written: Written, replicas: bool) -> Vec<Promise> {
         row("a replica takes over", failover),
         row(
             "others trim a stream",
-            "what a group had not received is lost, and counted unless it reads on within the second in which that is noticed; Moontide itself trims nothing that a group needs",
+            "what a group had not received is lost, and counted; Moontide itself trims nothing that a group needs",
         ),
         OUTSIDE,
     ]

@@ -28,6 +28,7 @@ mod keys;
 mod ledger;
 mod letters;
 mod link;
+mod losses;
 mod machine;
 mod operate;
 mod overview;
@@ -241,6 +242,9 @@ impl Bus for RedisBus {
         let sources = [retry.clone()].into_iter().chain(streams.into_iter().map(Arc::from)).collect();
         let door = Arc::new(Door::new(subscription, retry, sources, self.store.batches.clone()));
         self.store.add_door(&door);
+        // What was trimmed while nobody read is counted, and the server knows how to look from now on.
+        let looked = self.store.look(door.sources().iter().map(|stream| &**stream)).await;
+        looked.map_err(|fault| self.store.told(fault))?;
         // A stream that appeared between the look above and now told nobody who had this door.
         door.look_for_streams();
         Ok(Subscribed {

@@ -33,7 +33,12 @@ impl Procedures {
                 "scripts/settle.lua"
             )),
             publish: Procedure::new(effects!("scripts/publish.lua")),
-            look: Procedure::new(include_str!("scripts/look.lua")),
+            look: Procedure::new(concat!(
+                "#!lua\nlocal p = ARGV[1]\n",
+                include_str!("scripts/ids.lua"),
+                include_str!("scripts/lost.lua"),
+                include_str!("scripts/look.lua")
+            )),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads for one inbox: first what others left behind, then what is new.
 //!
 //! Never blocks inside the server. When nothing is found, the bell is told what the last entries were *before* the read, so
-//! that whatever came after them rings.
+//! that whatever came after them rings. What was trimmed unread is counted before the read as well: it goes past the gap.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -140,7 +140,7 @@ async fn new_entries(store: &Store, door: &Arc<Door>, max: usize) -> Result<Gath
     let (look, read) = (answers.next(), answers.next());
     let read = read.unwrap_or(Ok(Value::Nil))?;
     let looked = match look.unwrap_or(Ok(Value::Nil)) {
-        Ok(looked) => Some(store.looked(looked)?),
+        Ok(looked) => Some(store.looked(sources.iter().map(|stream| &**stream), looked)?),
         Err(Fault::NoScript) => None,
         Err(fault) => return Err(fault),
     };

@@ -18,6 +18,7 @@ use super::door::Door;
 use super::fault::Fault;
 use super::keys::{self, Keys};
 use super::link::Link;
+use super::losses::{self, Beginnings};
 use super::procedure::{Procedure, Procedures};
 use super::{reply, takeover};
 use crate::bus::BusError;
@@ -32,6 +33,7 @@ pub(super) struct Store {
     pub options: Options,
     pub procedures: Procedures,
     pub known: KnownStreams,
+    pub beginnings: Beginnings,
     pub bell: Bell,
     /// Name of this process on the server: unique per start.
     pub process: String,
@@ -58,6 +60,7 @@ impl Store {
             keys: Keys::new(&options.prefix, &options.state_prefix, options.dead_letters_stream.as_deref()),
             procedures: Procedures::new(),
             known: KnownStreams::default(),
+            beginnings: Beginnings::default(),
             bell: Bell::default(),
             consumer: keys::consumer(&process),
             process,
@@ -111,26 +114,43 @@ impl Store {
         self.now.store(now, Ordering::Relaxed);
     }
 
-    /// A call that looks at the time and at the last entries of streams.
+    /// A call that looks at the time and at both ends of streams, and counts what was trimmed of them unread.
     pub fn look_call<'s>(&self, streams: impl Iterator<Item = &'s str>) -> Cmd {
         let mut call = self.procedures.look.call();
+        call.arg(self.keys.prefix());
         for stream in streams {
             call.arg(stream);
+            // Nobody else trims what is ours.
+            if self.keys.is_own(stream) {
+                call.arg("")
+            } else {
+                call.arg(self.beginnings.known(stream))
+            };
         }
         call
     }
 
-    /// The last entry of each stream that was looked at.
-    pub fn looked(&self, answer: Value) -> Result<Vec<EntryId>, Fault> {
+    /// The last entry of each of the `streams` that were looked at.
+    pub fn looked<'s>(&self, streams: impl Iterator<Item = &'s str>, answer: Value) -> Result<Vec<EntryId>, Fault> {
         let mut parts = reply::list(answer)?.into_iter();
-        self.tell_time(reply::int(&parts.next().unwrap_or_default())?);
-        parts.map(reply::entry_id).collect()
+        let mut next = || parts.next().unwrap_or_default();
+        self.tell_time(reply::int(&next())?);
+        let mut lasts = Vec::new();
+        for stream in streams {
+            lasts.push(reply::entry_id(next())?);
+            let first = reply::entry_id(next())?;
+            if !self.keys.is_own(stream) {
+                self.beginnings.found(stream, first);
+            }
+        }
+        losses::tell(next())?;
+        Ok(lasts)
     }
 
     /// The last entry of each of `streams`.
-    pub async fn look<'s>(&self, streams: impl Iterator<Item = &'s str>) -> Result<Vec<EntryId>, Fault> {
-        let answer = self.procedures.look.run(&self.link, &self.look_call(streams)).await?;
-        self.looked(answer)
+    pub async fn look<'s>(&self, streams: impl Iterator<Item = &'s str> + Clone) -> Result<Vec<EntryId>, Fault> {
+        let answer = self.procedures.look.run(&self.link, &self.look_call(streams.clone())).await?;
+        self.looked(streams, answer)
     }
 
     // --- inboxes ---

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::procedure::Procedure;
 use super::store::Store;
 use super::sweep::Sweep;
-use super::{discovery, group, reply};
+use super::{discovery, group, losses, reply};
 use crate::bus::{BusError, backoff};
 use crate::clock::Millis;
 use crate::failpoint;
@@ -27,6 +27,7 @@ static TRIM: LazyLock<Procedure> = LazyLock::new(|| {
     Procedure::new(concat!(
         include_str!("scripts/effects.lua"),
         include_str!("scripts/ids.lua"),
+        include_str!("scripts/lost.lua"),
         include_str!("scripts/trim.lua")
     ))
 });
@@ -127,12 +128,7 @@ impl Upkeep {
         call.arg(self.store.keys.prefix()).arg(stream).arg(u8::from(options.streams.retain_by_rule(stream).is_some()));
         call.arg(oldest).arg(length).arg(before(now, options.forget_group_after)).arg(TRIMMED_MAX);
         let trimmed = failpoint::during("upkeep.sent", self.store.run(&TRIM, &call)).await?;
-        let lost = reply::pairs(trimmed).map_err(|fault| self.store.told(fault))?;
-        for (group, lost) in lost {
-            let (group, lost) = (String::from_utf8_lossy(&group), String::from_utf8_lossy(&lost));
-            tracing::warn!(stream, "group {group} lost {lost} events: they were trimmed before it had received them");
-        }
-        Ok(())
+        losses::tell(trimmed).map_err(|fault| self.store.told(fault))
     }
 }
 

@@ -1,6 +1,6 @@
 -- Trims a stream as far as nobody needs it, moves the marks of its groups up, and counts what they lost. One to which only
 -- others publish is theirs to trim. Arguments: prefix, stream, '1' where the configuration says what it keeps, ms before which entries may go ('': none by age), entries that stay ('': any number), ms before
--- which a group that nobody serves is forgotten, how many entries at most. Answers groups and what each lost now.
+-- which a group that nobody serves is forgotten, how many entries at most. Answers stream, group and count of what was lost.
 local stream, ours_to_trim, oldest, length, forgotten, most = take(), take() == '1', take(), take(), tonumber(take()), take()
 if redis.call('TYPE', stream).ok ~= 'stream' then return {} end
 if not ours_to_trim and redis.call('SISMEMBER', p .. 'published', stream) == 0 then
@@ -21,7 +21,6 @@ end
 
 -- The first entry that somebody needs; nil: nobody needs any.
 local needed
-local ours = {}
 for _, one in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   local found = by_name(one)
   local name, position = found.name, found['last-delivered-id']
@@ -33,7 +32,6 @@ for _, one in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
   end
   local own = redis.call('SISMEMBER', p .. 'groups', name) == 1
   if own then
-    ours[#ours + 1] = name
     local before = redis.call('HGET', hash, 'mark:' .. stream)
     if before and lies_before(before, mark) then redis.call('HSET', hash, 'mark:' .. stream, mark) end
   end
@@ -59,21 +57,8 @@ end
 local excess = length ~= '' and redis.call('XLEN', stream) - length or 0
 if excess > 0 then cut('18446744073709551615-18446744073709551615', math.min(excess, tonumber(most))) end
 
--- Whoever trimmed: what lies before the first entry and was not received is lost. The group goes on at that entry, so that
--- it is counted once.
+-- Whoever trimmed.
 local lost = {}
 local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
-local there = redis.call('XLEN', stream)
-for _, name in ipairs(ours) do
-  local found = standing(stream, name)
-  local behind = not first or lies_before(found['last-delivered-id'], first[1])
-  if behind and found.lag and found.lag > there then
-    local info = by_name(redis.call('XINFO', 'STREAM', stream))
-    local position = first and just_before(first[1]) or info['last-generated-id']
-    redis.call('XGROUP', 'SETID', stream, name, position, 'ENTRIESREAD', info['entries-added'] - there)
-    redis.call('HINCRBY', p .. 'group:' .. name, 'lost', found.lag - there)
-    lost[#lost + 1] = name
-    lost[#lost + 1] = tostring(found.lag - there)
-  end
-end
+count_lost(stream, first and first[1], lost)
 return lost

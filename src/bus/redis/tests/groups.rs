@@ -219,6 +219,43 @@ async fn what_a_forgotten_group_or_others_trim_is_counted_once() {
     assert_eq!((status.lag, status.lost), (20, 70));
 }
 
+/// Nobody else looks meanwhile: only who reads on can have counted it.
+async fn counts_what_it_reads_past(kind: Kind) {
+    let server = Server::new(kind);
+    let options = Options { upkeep_every: Duration::from_secs(3600), ..options(&server) };
+    let bus = RedisBus::open(options).await.expect("the server can be used");
+    let any = TypePattern::parse("*").expect("it is a pattern");
+    let wants = Subscription { types: vec![any], ..wants("group", &["orders"], Start::Earliest) };
+    let inbox = bus.subscribe(wants).await.expect("it opens").inbox;
+    let add = |from: u64, to: u64| {
+        (from..=to).for_each(|entry| drop(server.call(&["XADD", "orders", &format!("{entry}-0"), "type", "x"])));
+    };
+    let trim = |left: u64| drop(server.call(&["XTRIM", "orders", "MAXLEN", "=", &left.to_string()]));
+    let next = async || inbox.receive(1).await.expect("it is there")[0].entry.0;
+    let lost = || server.get::<Option<u64>>(&["HGET", "moontide:group:group", "lost"]).unwrap_or(0);
+    add(1, 3);
+    assert_eq!((next().await, lost()), (1, 0));
+    add(4, 13);
+    trim(4);
+    assert_eq!((next().await, lost()), (10, 8), "2 to 9");
+    assert_eq!((next().await, next().await, next().await, lost()), (11, 12, 13, 8));
+    add(14, 18);
+    trim(0);
+    add(19, 19);
+    assert_eq!((next().await, lost()), (19, 13), "14 to 18 besides");
+    add(20, 22);
+    trim(3);
+    assert_eq!((next().await, lost()), (20, 13), "what was received is not lost");
+    trim(1);
+    assert_eq!((next().await, lost()), (22, 14), "21 besides");
+}
+
+#[tokio::test]
+async fn what_others_trim_is_counted_by_who_reads_past_it() {
+    counts_what_it_reads_past(Kind::Redis).await;
+    counts_what_it_reads_past(Kind::Valkey).await;
+}
+
 #[tokio::test]
 async fn a_group_is_handed_over_and_forgotten() {
     let server = Server::new(Kind::Redis);

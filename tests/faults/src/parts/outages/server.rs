@@ -1,7 +1,7 @@
 //! Faults of a server.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moontide_stage::server::{Kind as Program, Server};
 use rand::Rng as _;
@@ -24,10 +24,6 @@ pub const OPTIONS: &[&str] = &["--appendonly", "yes", "--appendfsync", "everysec
 const SETTINGS: &str = "[groups]\nrecovery = \"2s\"\n";
 const DISK_MEGABYTES: u32 = 16;
 /// What is said where a loss is noticed.
-/// Moontide looks every second.
-const COUNTED_AFTER: Duration = Duration::from_secs(5);
-const TRIMMED: &str = "trimmed by others before it was received";
-const UNCOUNTED: &str = "of those: read past, and not counted";
 const SAID_TRIMMED: &str = "they were trimmed before it had received them";
 const SAID_RESET: &str = "the group vanished from the store";
 
@@ -191,8 +187,7 @@ fn delete(load: &mut Load, kind: Kind) {
     load.expects_reset |= seen.copies.iter().any(pending);
 }
 
-/// Others trim a stream: what a process has in hand it ends, what nobody had received is lost, and counted by whoever looks
-/// before the group has read on.
+/// Others trim a stream: what a process has in hand it ends, what nobody had received is lost, and counted.
 async fn trim(load: &mut Load, kind: Kind) {
     load.processes.iter().for_each(|(_, process)| process.signal("STOP"));
     load.begin().await;
@@ -204,18 +199,9 @@ async fn trim(load: &mut Load, kind: Kind) {
     let (units, lost) = taken(&seen, kind, length.saturating_sub(keep), |standing| standing == Standing::Unread);
     load.lose(units);
     let before = seen.lost.get(kind.name()).copied().unwrap_or(0);
-    let counted = || look(load.stage.server()).lost.get(kind.name()).copied().unwrap_or(0) - before;
-    let began = Instant::now();
-    while counted() < lost && began.elapsed() < COUNTED_AFTER {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let counted = counted();
-    if counted > lost {
-        load.found.wrong(format!("{kind:?} counts {counted} as lost, and {lost} are"));
-    }
-    *load.found.figures.entry(TRIMMED.into()).or_default() += lost as f64;
-    *load.found.figures.entry(UNCOUNTED.into()).or_default() += lost.saturating_sub(counted) as f64;
-    if counted > 0 && load.stage.said(SAID_TRIMMED) == 0 {
+    let counted = async || look(load.stage.server()).lost.get(kind.name()).copied().unwrap_or(0) == before + lost;
+    load.stage.until(&format!("{kind:?} counts {lost} as lost besides {before}"), counted).await;
+    if lost > 0 && load.stage.said(SAID_TRIMMED) == 0 {
         load.found.wrong("nobody says what was trimmed".into());
     }
 }
