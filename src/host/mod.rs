@@ -30,6 +30,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::http::ListenError;
 use crate::metrics::{Counts, Metrics};
+use crate::outbound::Outbound;
 use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
@@ -243,12 +244,14 @@ async fn serve(config: Config, start: Start, mut signals: Signals) -> Result<(),
 impl Parts {
     fn new(config: Config, backend: Backend, instance: Arc<str>, registry: Registry) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Metrics::new();
         let services = Services {
             ledger: backend.ledger.clone(),
             streams: config.streams.clone(),
             clock: clock.clone(),
             instance: instance.clone(),
             source: config.bus.source.as_str().into(),
+            outbound: Some(Outbound::new(Arc::new(metrics.clone()))),
         };
         let pool = Pool::start(config.script_threads(), services).map_err(StartError::Threads)?;
         Ok(Self {
@@ -257,7 +260,7 @@ impl Parts {
             pool: Arc::new(pool),
             clock,
             instance,
-            metrics: Metrics::new(),
+            metrics,
             registry: Arc::new(Mutex::new(registry)),
             workers: Workers::default(),
             tasks: Tasks::default(),
