@@ -168,6 +168,13 @@ impl Host {
         rows.collect()
     }
 
+    /// The `[handlers."…"]` tables that fit no handler.
+    fn idle_patterns(&self) -> Vec<String> {
+        let registry = self.parts.registry.lock();
+        let idle = self.parts.config.idle_patterns(registry.handlers.keys().map(String::as_str));
+        idle.into_iter().map(str::to_owned).collect()
+    }
+
     /// Waits until this process can go on no more, and answers why; only a new one helps.
     pub async fn lost(&mut self) -> String {
         tokio::select! {
@@ -222,6 +229,7 @@ async fn serve(config: Config, start: Start, mut signals: Signals) -> Result<(),
     let promises = promises(&config).await?;
     config.in_vain().iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut host = Host::start(config, start).await?;
+    host.idle_patterns().iter().for_each(|pattern| tracing::warn!("[handlers.{pattern:?}] fits no handler"));
     for Promise { when, holds } in promises {
         tracing::info!("when {when}: {holds}");
     }

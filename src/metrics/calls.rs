@@ -3,9 +3,10 @@
 //! The label `host` is what the configuration grants, as it is written there: an operator's list, and never what a script or a
 //! redirect names.
 
-use prometheus::{HistogramVec, IntCounterVec};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, exponential_buckets};
 
 use super::Metrics;
+use super::families::register;
 use crate::outbound::{Called, Observer};
 
 /// Where nothing was granted.
@@ -16,6 +17,24 @@ const NO_GRANT: &str = "";
 pub(super) struct Calls {
     pub total: IntCounterVec,
     pub seconds: HistogramVec,
+}
+
+impl Calls {
+    pub fn new(registry: &Registry) -> Self {
+        let total = Opts::new(
+            "moontide_calls_total",
+            "Calls of handlers to services outside, by the grant they used and what came of them.",
+        );
+        let buckets = exponential_buckets(0.000_5, 4.0, 11).expect("start and factor are positive");
+        let seconds = HistogramOpts::new(
+            "moontide_call_seconds",
+            "From a call's beginning until its whole answer was there, or it failed.",
+        );
+        Self {
+            total: register(registry, IntCounterVec::new(total, &["handler", "host", "result"])),
+            seconds: register(registry, HistogramVec::new(seconds.buckets(buckets), &["handler", "host"])),
+        }
+    }
 }
 
 impl Observer for Metrics {

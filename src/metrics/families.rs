@@ -129,19 +129,7 @@ impl Metrics {
                 &["handler", "result"],
             ),
             defects: counter("moontide_worker_defects_total", "Workers that a defect of the host ended.", &["handler"]),
-            calls: Calls {
-                total: counter(
-                    "moontide_calls_total",
-                    "Calls of handlers to services outside, by the grant they used and what came of them.",
-                    &["handler", "host", "result"],
-                ),
-                seconds: seconds(
-                    "moontide_call_seconds",
-                    "From a call's beginning until its whole answer was there, or it failed.",
-                    0.000_5,
-                    &["handler", "host"],
-                ),
-            },
+            calls: Calls::new(&registry),
             info: labelled("moontide_handler_info", "1 for the version that serves.", &["handler", "version"]),
             custom: Arc::new(CustomFamilies::new(registry.clone())),
             outages: Arc::default(),

@@ -2,12 +2,13 @@
 //!
 //! Owns the form of a grant, which target it fits, and whether one covers what a handler asks for. Knows no handlers.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::target::{Host, Target, check_name};
 
 /// A host that may be called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HostGrant {
     text: String,
     /// `None`: https and http.
@@ -25,6 +26,12 @@ enum Pattern {
     /// Every name below this one: `*.shop.example`.
     Below(String),
     Ip(IpAddr),
+}
+
+impl fmt::Debug for HostGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}{}", self.text, if self.private { " (private)" } else { "" })
+    }
 }
 
 impl HostGrant {
@@ -64,11 +71,6 @@ impl HostGrant {
     /// Whether its name may lead into a private network.
     pub fn is_private(&self) -> bool {
         self.private
-    }
-
-    /// Whether it stands for one address, and not for what a name leads to.
-    pub fn is_address(&self) -> bool {
-        matches!(self.pattern, Pattern::Ip(_))
     }
 
     /// Whether `target` may be called.

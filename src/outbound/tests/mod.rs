@@ -1,6 +1,7 @@
 //! The rule against server-side request forgery, as tables: addresses, spellings, grants, redirects.
 
 mod addresses;
+mod client;
 mod grants;
 mod redirects;
 mod spellings;

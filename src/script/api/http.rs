@@ -88,9 +88,6 @@ async fn call(
 ) -> Result<Table, Problem> {
     let run = running(home, function)?;
     let Some(task) = &run.task else { return Err(Problem::Ended) };
-    let Some(outbound) = &task.services.outbound else {
-        return Err(Problem::Wrong(format!("{function}: there is no network here")));
-    };
     let url = with_query(function, &text(function, argument, url)?, opts)?;
     let target = Target::parse(&url).map_err(|why| Problem::Wrong(format!("{function}: {argument}: {why}")))?;
     let (mut headers, body) = (headers_of(function, opts)?, body_of(lua, home, &run, function, opts)?);
@@ -100,6 +97,9 @@ async fn call(
     let asked_max = max_bytes_of(function, opts)?;
     let given = opts.map(|opts| opts.raw_get::<Value>("timeout")).transpose()?.filter(|given| !given.is_nil());
     let timeout = given.map(|given| duration(function, "opts.timeout", &given)).transpose()?.unwrap_or(TIMEOUT);
+    let Some(outbound) = &task.services.outbound else {
+        return Err(Problem::Wrong(format!("{function}: there is no network here")));
+    };
     let body = body.map(|(body, _)| body);
     let sent = body.as_ref().map_or(0, |body| body.len());
     let number = run.calls.borrow_mut().begin(sent, &run.limits).map_err(|over| over_limit(&run, &over))?;

@@ -33,5 +33,5 @@ fn go(id: u32) -> Vec<Emit> {
 
 /// Why an event was given up.
 fn error_of(letter: &DeadLetter) -> String {
-    letter.failures.last().map(|failure| failure.message.clone()).unwrap_or_default()
+    letter.failures.last().map(|failure| failure.failure.message.clone()).unwrap_or_default()
 }
