@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | [`event`] | what an event is, where it lies, how types match | anybody |
 //! | [`clock`] | the only look at the wall clock | anybody |
+//! | [`outbound`] | calls to services outside: which hosts and addresses, redirects, keys of calls | scripts, stores |
 //! | [`outcome`] | the closed set of what a run can produce | who ran it, who applies it |
 //! | [`judge`] | retry or death, as a pure function | clocks, stores, randomness |
 //! | [`envelope`] | how an event lies on the wire: layouts of other services | stores |
@@ -50,6 +51,7 @@ pub mod judge;
 pub mod letter;
 pub mod metrics;
 pub mod nearest;
+pub mod outbound;
 pub mod outcome;
 pub mod registry;
 pub mod script;

@@ -114,23 +114,13 @@ fn check_one(name: &str, loaded: &Loaded) -> Checked {
         types: program.map(types).unwrap_or_default(),
         group: program.map(|program| program.manifest.group.clone()),
         problems: loaded.problem.iter().flat_map(|problem| problem.problems.clone()).collect(),
-        warnings: program.map(ungranted).unwrap_or_default(),
+        warnings: program.map(Program::ungranted).unwrap_or_default(),
     }
 }
 
 /// The types a handler asks for, as written.
 pub fn types(program: &Program) -> Vec<String> {
     program.manifest.types.iter().map(|pattern| pattern.as_str().to_owned()).collect()
-}
-
-fn ungranted(program: &Program) -> Vec<String> {
-    let asked = program.manifest.grants.secrets.iter();
-    let missing = asked.filter(|secret| !program.granted.values.contains_key(*secret));
-    let warn = |secret| {
-        let name = &program.name;
-        format!("asks for the secret {secret:?}, which [handlers.{name:?}] does not grant: config.get will fail")
-    };
-    missing.map(warn).collect()
 }
 
 fn print(found: &[Checked]) -> anyhow::Result<()> {

@@ -8,7 +8,8 @@ use super::check::{LimitsGiven, read_limits};
 use super::raw::{Checker, Table};
 use super::secrets::Secret;
 use crate::nearest::nearest;
-use crate::script::{Granted, Limits, LoadOptions};
+use crate::outbound::HostGrant;
+use crate::script::{Granted, Limits, LoadOptions, Secrets};
 
 /// Most runs of one handler in flight in one process.
 const CONCURRENCY_MAX: usize = 10_000;
@@ -51,6 +52,7 @@ struct Rule {
     names: NamePattern,
     concurrency: Option<usize>,
     limits: LimitsGiven,
+    hosts: Option<Vec<HostGrant>>,
     secrets: Option<Vec<String>>,
     state: Option<Vec<String>>,
     adopt: Option<Adopt>,
@@ -131,7 +133,12 @@ impl HandlerRules {
             limits: given.over(limits),
             concurrency: fitting().find_map(|rule| rule.concurrency),
             granted: Granted {
-                values: self.values.clone().into_iter().chain(secrets).collect(),
+                values: self.values.clone(),
+                secrets: Secrets::new(secrets.collect()),
+                hosts: fitting()
+                    .find_map(|rule| rule.hosts.as_ref())
+                    .map(|hosts| hosts.as_slice().into())
+                    .unwrap_or_default(),
                 state: fitting().find_map(|rule| rule.state.clone()),
                 reserved: self.reserved_state.clone(),
             },
@@ -153,6 +160,7 @@ fn read_rule(name: &str, mut table: Table<'_>, base: &Limits, secrets: &BTreeMap
         names: NamePattern(name.to_owned()),
         concurrency,
         limits,
+        hosts: read_hosts(&mut grants),
         secrets: grants.optional_texts("secrets"),
         state: grants.optional_texts("state"),
         adopt,
@@ -163,6 +171,36 @@ fn read_rule(name: &str, mut table: Table<'_>, base: &Limits, secrets: &BTreeMap
     grants.close();
     table.close();
     rule
+}
+
+/// Reads `grants.hosts`: texts, or tables for those that may lead into a private network.
+fn read_hosts(grants: &mut Table<'_>) -> Option<Vec<HostGrant>> {
+    use figment::value::Value;
+
+    let path = grants.path("hosts");
+    let checker = grants.checker;
+    let list = grants.optional("hosts", "a list of hosts: [\"shop.example\"]", |value| {
+        Ok(value.as_array().map(<[Value]>::to_vec))
+    })?;
+    let one = |(at, value): (usize, &Value)| {
+        let mut at = match value {
+            Value::String(..) => None,
+            table => Some(Table::of(checker, format!("{path} #{}", at + 1), table)),
+        };
+        let (text, private) = match &mut at {
+            None => (value.as_str().unwrap_or_default().to_owned(), false),
+            Some(table) => (table.text("host"), table.optional_truth("private").unwrap_or(false)),
+        };
+        let grant = HostGrant::parse(&text);
+        if let Some(table) = at {
+            table.close();
+        }
+        if let Err(message) = &grant {
+            grants.note("hosts", format!("{text:?}: {message}"));
+        }
+        grant.ok().map(|grant| if private { grant.into_private() } else { grant })
+    };
+    Some(list.iter().enumerate().filter_map(one).collect())
 }
 
 fn read_adopt(mut table: Table<'_>) -> Option<Adopt> {

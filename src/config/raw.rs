@@ -111,6 +111,11 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// True or false, if the key is there.
+    pub fn optional_truth(&mut self, key: &'static str) -> Option<bool> {
+        self.optional(key, "true or false", |value| Ok(value.to_bool()))
+    }
+
     /// A duration of at least `least`.
     pub fn duration(&mut self, key: &'static str, least: Duration) -> Duration {
         self.need(key, |table| table.optional_duration(key, least))

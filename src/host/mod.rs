@@ -30,6 +30,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::http::ListenError;
 use crate::metrics::{Counts, Metrics};
+use crate::outbound::Outbound;
 use crate::registry::{self, Registry, Scanner};
 use crate::script::{Pool, Services};
 use crate::watch::{self, Change};
@@ -167,6 +168,13 @@ impl Host {
         rows.collect()
     }
 
+    /// The `[handlers."…"]` tables that fit no handler.
+    fn idle_patterns(&self) -> Vec<String> {
+        let registry = self.parts.registry.lock();
+        let idle = self.parts.config.idle_patterns(registry.handlers.keys().map(String::as_str));
+        idle.into_iter().map(str::to_owned).collect()
+    }
+
     /// Waits until this process can go on no more, and answers why; only a new one helps.
     pub async fn lost(&mut self) -> String {
         tokio::select! {
@@ -221,6 +229,7 @@ async fn serve(config: Config, start: Start, mut signals: Signals) -> Result<(),
     let promises = promises(&config).await?;
     config.in_vain().iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut host = Host::start(config, start).await?;
+    host.idle_patterns().iter().for_each(|pattern| tracing::warn!("[handlers.{pattern:?}] fits no handler"));
     for Promise { when, holds } in promises {
         tracing::info!("when {when}: {holds}");
     }
@@ -243,12 +252,14 @@ async fn serve(config: Config, start: Start, mut signals: Signals) -> Result<(),
 impl Parts {
     fn new(config: Config, backend: Backend, instance: Arc<str>, registry: Registry) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let metrics = Metrics::new();
         let services = Services {
             ledger: backend.ledger.clone(),
             streams: config.streams.clone(),
             clock: clock.clone(),
             instance: instance.clone(),
             source: config.bus.source.as_str().into(),
+            outbound: Some(Outbound::new(Arc::new(metrics.clone()))),
         };
         let pool = Pool::start(config.script_threads(), services).map_err(StartError::Threads)?;
         Ok(Self {
@@ -257,7 +268,7 @@ impl Parts {
             pool: Arc::new(pool),
             clock,
             instance,
-            metrics: Metrics::new(),
+            metrics,
             registry: Arc::new(Mutex::new(registry)),
             workers: Workers::default(),
             tasks: Tasks::default(),

@@ -45,6 +45,12 @@ pub(super) fn reloaded(metrics: &HandlerMetrics, was: &Program, now: &Program) {
     tracing::info!(handler = &*now.name, version = &*now.version, was = &*was.version, "reloaded");
 }
 
+/// Says what a version asks for and does not get.
+pub(super) fn ungranted(program: &Program) {
+    let (handler, version) = (&*program.name, &*program.version);
+    program.ungranted().iter().for_each(|warning| tracing::warn!(handler, version, "{warning}"));
+}
+
 /// Says that a handler left.
 pub(super) fn removed(metrics: &HandlerMetrics, name: &str) {
     metrics.removed();

@@ -166,6 +166,7 @@ impl Supervisor {
             return;
         }
         self.since.insert(name.to_owned(), self.parts.clock.now());
+        receipt::ungranted(program);
         match &current {
             Some(current) => receipt::reloaded(&self.metrics_of(name), current, program),
             None => self.metrics_of(name).loaded(&program.version),

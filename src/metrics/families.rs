@@ -18,6 +18,7 @@ use crate::judge::DeathReason;
 use crate::outcome::Emit;
 
 use super::HandlerMetrics;
+use super::calls::Calls;
 use super::channels::Channels;
 use super::custom::{Custom, CustomFamilies};
 use super::groups::Groups;
@@ -49,6 +50,7 @@ pub struct Metrics {
     buffered: IntGaugeVec,
     reloads: IntCounterVec,
     defects: IntCounterVec,
+    pub(super) calls: Calls,
     pub(super) info: IntGaugeVec,
     pub(super) custom: Arc<CustomFamilies>,
     /// Which errors of the store are worth a log line.
@@ -127,6 +129,7 @@ impl Metrics {
                 &["handler", "result"],
             ),
             defects: counter("moontide_worker_defects_total", "Workers that a defect of the host ended.", &["handler"]),
+            calls: Calls::new(&registry),
             info: labelled("moontide_handler_info", "1 for the version that serves.", &["handler", "version"]),
             custom: Arc::new(CustomFamilies::new(registry.clone())),
             outages: Arc::default(),
@@ -175,12 +178,14 @@ impl Metrics {
 
     /// Shows nothing of `handler` any more.
     pub fn forget(&self, handler: &str) {
-        let counters = [&self.consumed, &self.received, &self.attempts, &self.outcomes, &self.dead];
+        let counters = [&self.consumed, &self.received, &self.attempts, &self.outcomes, &self.dead, &self.calls.total];
         counters.into_iter().chain([&self.reloads, &self.defects]).for_each(|family| forget(family, handler));
         [&self.memory, &self.running, &self.buffered, &self.info]
             .into_iter()
             .for_each(|family| forget(family, handler));
-        [&self.run_seconds, &self.settle_seconds].into_iter().for_each(|family| forget(family, handler));
+        [&self.run_seconds, &self.settle_seconds, &self.calls.seconds]
+            .into_iter()
+            .for_each(|family| forget(family, handler));
         forget(&self.cpu_seconds, handler);
     }
 

@@ -4,6 +4,7 @@
 //! is `moontide_…`. Labels are looked up once per handler, never per event; values that events or scripts choose are
 //! bounded.
 
+mod calls;
 mod channels;
 mod custom;
 mod families;

@@ -21,8 +21,8 @@ const MEASURES_MAX: usize = 1000;
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("more than {name} = {max}; split the work into several events, or raise the limit in the configuration")]
 pub(super) struct OverLimit {
-    name: &'static str,
-    max: usize,
+    pub name: &'static str,
+    pub max: usize,
 }
 
 /// `kv:add` on a value of this run's own that is no number.
@@ -153,7 +153,7 @@ impl Buffer {
     }
 }
 
-fn check(have: usize, name: &'static str, max: usize) -> Result<(), OverLimit> {
+pub(super) fn check(have: usize, name: &'static str, max: usize) -> Result<(), OverLimit> {
     if have < max { Ok(()) } else { Err(OverLimit { name, max }) }
 }
 

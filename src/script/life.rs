@@ -37,6 +37,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
         return Err(Some(Outcome::Failed(Failure::new(FailureKind::Host, "a run needs an event"))));
     };
     let text = key_of(stage, work, run, event).await?;
+    run.key.get_or_init(|| text.clone());
     let manifest = &work.piece.program.manifest;
     if let Some(window) = manifest.idempotency.window {
         let key = RecordKey::new(&manifest.group, &event.kind, &text);

@@ -27,7 +27,11 @@ const VERSION_DIGITS: usize = 12;
 /// # Errors
 /// All problems that were found: of the language, of the top level, or of the header.
 pub fn load(file: &str, sources: &Arc<Sources>, options: &LoadOptions) -> Result<Program, LoadError> {
-    let refused = |problems| LoadError { file: file.to_owned(), problems };
+    let refused = |problems: Vec<String>| {
+        let secrets = &options.granted.secrets;
+        let problems = problems.into_iter().map(|text| secrets.redact(&text).into_owned()).collect();
+        LoadError { file: file.to_owned(), problems }
+    };
     let name: Arc<str> = name_of(file).into();
     let opening = Opening {
         name: name.clone(),

@@ -5,6 +5,7 @@
 
 mod api;
 mod buffer;
+mod calls;
 mod compile;
 pub mod convert;
 mod fault;
@@ -20,6 +21,7 @@ mod natives;
 mod pool;
 mod post;
 mod run;
+mod secrets;
 mod sources;
 mod stage;
 mod thread;
@@ -38,12 +40,14 @@ use crate::clock::Clock;
 use crate::event::TypePattern;
 use crate::hot::{HotGuard, HotKeys};
 use crate::judge::RetryPolicy;
+use crate::outbound::{HostGrant, Outbound};
 use crate::outcome::{Outcome, Read, Record};
 use crate::streams::Streams;
 
 pub use self::load::load;
 pub use self::manifest::check_group;
 pub use self::pool::Pool;
+pub use self::secrets::Secrets;
 pub use self::watchdog::EXIT_STUCK;
 
 /// The text of every script below the handlers folder, read at one moment. Programs are built from it and never touch the
@@ -113,6 +117,10 @@ pub struct Limits {
     pub effects_bytes_max: usize,
     /// Of one event's data.
     pub payload_bytes_max: usize,
+    /// Calls to services outside.
+    pub calls_max: usize,
+    /// Of the bodies of all calls of a run together, sent and received.
+    pub call_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -124,6 +132,8 @@ impl Default for Limits {
             writes_max: 1000,
             effects_bytes_max: 4 << 20,
             payload_bytes_max: 1 << 20,
+            calls_max: 100,
+            call_bytes_max: 4 << 20,
         }
     }
 }
@@ -131,15 +141,18 @@ impl Default for Limits {
 /// What a handler asks for in `grants`; only the operator's configuration grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
-    pub hosts: Vec<String>,
+    pub hosts: Vec<HostGrant>,
     pub secrets: Vec<String>,
 }
 
 /// What the operator grants a handler.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Granted {
-    /// What `config.get(name)` answers: values and secrets.
+    /// What `config.get(name)` answers, besides secrets.
     pub values: BTreeMap<String, String>,
+    pub secrets: Secrets,
+    /// What may be called.
+    pub hosts: Arc<[HostGrant]>,
     /// Prefixes of state keys that the handler may touch; `None`: all.
     pub state: Option<Vec<String>>,
     /// State keys that begin so belong to the host; `None`: none do.
@@ -176,6 +189,23 @@ pub struct Program {
     pub sources: Arc<Sources>,
 }
 
+impl Program {
+    /// What it asks for and was not granted, a line each.
+    pub fn ungranted(&self) -> Vec<String> {
+        let (name, granted) = (&*self.name, &self.granted);
+        let known = |secret: &&String| granted.values.contains_key(*secret) || granted.secrets.get(secret).is_some();
+        let secrets = self.manifest.grants.secrets.iter().filter(|secret| !known(secret)).map(|secret| {
+            format!("asks for the secret {secret:?}, which [handlers.{name:?}] does not grant: config.get will fail")
+        });
+        let covered = |asked: &&HostGrant| granted.hosts.iter().any(|host| host.covers(asked));
+        let hosts = self.manifest.grants.hosts.iter().filter(|asked| !covered(asked)).map(|asked| {
+            let host = asked.as_str();
+            format!("asks for the host {host:?}, which [handlers.{name:?}] does not grant: calls to it will fail")
+        });
+        secrets.chain(hosts).collect()
+    }
+}
+
 /// Why a file is no handler, with all problems found.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{}", .problems.join("; "))]
@@ -196,6 +226,8 @@ pub struct Services {
     pub instance: Arc<str>,
     /// CloudEvents source of what is emitted; the handler's name is appended: `moontide/billing/charge`.
     pub source: Arc<str>,
+    /// `http.*`; `None`: there is no network here, as in tests of scripts.
+    pub outbound: Option<Arc<Outbound>>,
 }
 
 /// Whether effects are meant.

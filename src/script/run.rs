@@ -3,7 +3,7 @@
 //! Owns the rule that an end is final: whatever was decided first (by the script, a deadline, a limit, the host) stays,
 //! even if the script catches the error with `pcall`. Does not know VMs or threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use mlua::Table;
 
 use super::buffer::Buffer;
+use super::calls::Calls;
 use super::lookups::Lookups;
-use super::{Limits, Services};
+use super::{Limits, Program, Services};
 use crate::bus::Delivery;
 use crate::event::Event;
 use crate::hot::{HotGuard, HotKeys};
@@ -47,7 +48,7 @@ pub(super) struct Task {
     pub hot: Arc<HotKeys>,
     pub services: Arc<Services>,
     pub lookups: Rc<Lookups>,
-    pub handler: Arc<str>,
+    pub program: Arc<Program>,
 }
 
 impl Task {
@@ -80,6 +81,11 @@ pub(super) struct Run {
     /// The decoded `event.data`, while the script runs: emitted as it is, its text leaves as it came.
     pub data: RefCell<Option<Table>>,
     pub buffer: RefCell<Buffer>,
+    /// The idempotency key of its event.
+    pub key: OnceCell<String>,
+    pub calls: RefCell<Calls>,
+    /// What it waits for outside, if it does.
+    pub waits_for: RefCell<Option<String>>,
     pub held: RefCell<Vec<HotGuard>>,
 }
 
@@ -114,6 +120,9 @@ impl Run {
             unfit: RefCell::default(),
             data: RefCell::default(),
             buffer: RefCell::default(),
+            key: OnceCell::new(),
+            calls: RefCell::default(),
+            waits_for: RefCell::default(),
             held: RefCell::default(),
         }
     }
@@ -160,7 +169,10 @@ impl Run {
 
     /// The wall-clock deadline has passed.
     pub fn time_out(&self) {
-        let message = format!("took longer than timeout = \"{}\"", show_duration(self.timeout));
+        let mut message = format!("took longer than timeout = \"{}\"", show_duration(self.timeout));
+        if let Some(what) = &*self.waits_for.borrow() {
+            message.push_str(&format!(", waiting for {what}"));
+        }
         self.fail(FailureKind::Timeout, message);
     }
 

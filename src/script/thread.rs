@@ -202,7 +202,7 @@ async fn run(stage: Rc<Stage>, work: Rc<Work>, at: u32, delivery: Arc<Delivery>)
         hot: work.piece.hot.clone(),
         services: stage.services.clone(),
         lookups: stage.lookups.clone(),
-        handler: program.name.clone(),
+        program: program.clone(),
     };
     let run = Rc::new(Run::handling(task, program.manifest.limits.clone(), program.manifest.timeout));
     let number = stage.enter(run.clone());
@@ -212,7 +212,7 @@ async fn run(stage: Rc<Stage>, work: Rc<Work>, at: u32, delivery: Arc<Delivery>)
         run.fail_host(fault::panic_text(&*panic));
         None
     });
-    let outcome = stage.conclude(&run, outcome);
+    let outcome = program.granted.secrets.redacted(stage.conclude(&run, outcome));
     stage.leave(number);
     failpoint::reached("run.after");
     let finished = Finished {

@@ -41,7 +41,9 @@ fn shown(page: &str) -> BTreeMap<String, Arc<str>> {
 
 #[test]
 fn handlers_in_the_documentation_load() {
-    for (page, handlers_min) in [("README.md", 1), ("docs/handlers.md", 9), ("docs/taking-over.md", 1)] {
+    for (page, handlers_min) in
+        [("README.md", 1), ("docs/handlers.md", 9), ("docs/taking-over.md", 1), ("docs/outbound.md", 1)]
+    {
         let files = shown(page);
         let sources = Arc::new(Sources::new(files.clone()));
         let handlers: Vec<_> = files.keys().filter(|path| !path.starts_with("lib/")).collect();
@@ -74,10 +76,11 @@ fn check_command(place: &str, line: &str) {
 #[test]
 fn commands_in_the_text_are_commands() {
     let mut found = 0;
-    const PAGES: [&str; 6] = [
+    const PAGES: [&str; 7] = [
         "README.md",
         "docs/handlers.md",
         "docs/layouts.md",
+        "docs/outbound.md",
         "docs/taking-over.md",
         "handlers/README.md",
         "examples/choreography/README.md",

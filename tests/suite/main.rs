@@ -24,6 +24,7 @@ mod lost;
 mod malformed;
 mod mounts;
 mod operations;
+mod outbound;
 mod redis;
 mod relay;
 mod reload;

@@ -16,8 +16,8 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
 fn get(home: &Home, name: &Value) -> Result<String, Problem> {
     const GET: &str = "config.get";
     let key = text(GET, "name", name)?;
-    let value = home.granted.values.get(&key);
-    value.cloned().ok_or_else(|| {
+    let value = home.granted.values.get(&key).map(String::as_str).or_else(|| home.granted.secrets.get(&key));
+    value.map(str::to_owned).ok_or_else(|| {
         let expected = format!("a name that the configuration grants to {}", home.name);
         wrong(GET, "name", &expected, name)
     })

@@ -8,7 +8,7 @@ use mlua::{Lua, Table, Value};
 use serde_json::value::RawValue;
 
 use super::args::{cut, duration, method, optional_text, options, text, wrong};
-use super::{Home, Problem, action, later, over_limit, waiting};
+use super::{Home, Problem, action, function, http, later, over_limit, waiting};
 use crate::clock::rfc3339;
 use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, check_type};
 use crate::failpoint;
@@ -56,6 +56,7 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     ctx.raw_set("retry", action(lua, home, |_, home, args| retry(home, args))?)?;
     ctx.raw_set("snooze", action(lua, home, |_, home, args| snooze(home, args))?)?;
     ctx.raw_set("reject", action(lua, home, |_, home, args| reject(home, args))?)?;
+    ctx.raw_set("snooze_if_busy", function(lua, home, |_, home, args| http::snooze_if_busy(home, args))?)?;
     for (key, name) in [
         ("step", "ctx:step"),
         ("wait_for", "ctx:wait_for"),
@@ -89,7 +90,7 @@ fn envelope(home: &Home, run: &Run, kind: String, data: Json) -> Result<Emit, Pr
     };
     let event = Event {
         id: uuid::Uuid::now_v7().to_string(),
-        source: format!("{}/{}", task.services.source, task.handler),
+        source: format!("{}/{}", task.services.source, task.program.name),
         subject: None,
         time: Some(rfc3339(home.clock.now())),
         dataschema: None,

@@ -39,7 +39,9 @@ fn write(lua: &Lua, home: &Home, (name, level): (&str, Level), args: (Value, Val
     };
     let fields = fields_text(lua, home, name, &fields)?;
     let run = home.meter.current();
-    say(home, run.as_deref(), level, &cut(&text, MESSAGE_BYTES_MAX), &fields);
+    let secrets = &home.granted.secrets;
+    let text = cut(&secrets.redact(&text), MESSAGE_BYTES_MAX);
+    say(home, run.as_deref(), level, &text, &secrets.redact(&fields));
     if suppressed > 0 {
         say(
             home,

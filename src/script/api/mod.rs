@@ -7,8 +7,10 @@
 mod args;
 #[cfg(debug_assertions)]
 mod block;
+mod call_parts;
 mod config;
 mod ctx;
+mod http;
 mod json;
 mod kv;
 mod log;
@@ -188,6 +190,8 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     all.raw_set("uuid", uuid::functions(lua, home)?)?;
     all.raw_set("config", config::functions(lua, home)?)?;
     all.raw_set("json", json::functions(lua, home)?)?;
+    all.raw_set("http", http::functions(lua, home)?)?;
+    all.raw_set("answer", http::methods(lua, home)?)?;
     all.raw_set("null", home.codec.null())?;
     all.raw_set("require", require::function_of(lua, home)?)?;
     #[cfg(debug_assertions)]

@@ -14,6 +14,7 @@ use super::{Grants, Idempotency, IdempotencyKey, Limits, LoadOptions, Manifest, 
 use crate::bus::Start;
 use crate::event::TypePattern;
 use crate::judge::{ATTEMPTS_MAX, RetryPolicy};
+use crate::outbound::HostGrant;
 use crate::streams::check_stream;
 use crate::units::show_duration;
 
@@ -232,7 +233,8 @@ fn window(value: &Value) -> Result<Option<Duration>, String> {
 
 /// A handler may ask for less than the operator's limits, never for more.
 fn limits(at: &Table, most: &Limits, problems: &mut Problems) -> Limits {
-    problems.keys(at, "limits", &["cpu", "memory", "emits", "writes", "effects_bytes"], &[]);
+    let known = ["cpu", "memory", "emits", "writes", "effects_bytes", "calls", "call_bytes"];
+    problems.keys(at, "limits", &known, &[]);
     let below = |value: &Value, most: usize| whole(value, 0, most);
     Limits {
         cpu: problems.field(at, "limits.cpu", most.cpu, |value| {
@@ -246,13 +248,21 @@ fn limits(at: &Table, most: &Limits, problems: &mut Problems) -> Limits {
         effects_bytes_max: problems
             .field(at, "limits.effects_bytes", most.effects_bytes_max, |value| size(value, most.effects_bytes_max)),
         payload_bytes_max: most.payload_bytes_max,
+        calls_max: problems.field(at, "limits.calls", most.calls_max, |value| below(value, most.calls_max)),
+        call_bytes_max: problems
+            .field(at, "limits.call_bytes", most.call_bytes_max, |value| size(value, most.call_bytes_max)),
     }
+}
+
+fn hosts(value: &Value) -> Result<Vec<HostGrant>, String> {
+    let parse = |text: &String| HostGrant::parse(text).map_err(|error| format!("{text:?}: {error}"));
+    list(value)?.iter().map(parse).collect()
 }
 
 fn grants(at: &Table, problems: &mut Problems) -> Grants {
     problems.keys(at, "grants", &["hosts", "secrets"], &["databases"]);
     Grants {
-        hosts: problems.field(at, "grants.hosts", Vec::new(), list),
+        hosts: problems.field(at, "grants.hosts", Vec::new(), hosts),
         secrets: problems.field(at, "grants.secrets", Vec::new(), list),
     }
 }

@@ -83,6 +83,7 @@ impl Rig {
             clock: Arc::new(SystemClock),
             instance: "test".into(),
             source: "test".into(),
+            outbound: None,
         };
         let pool = Pool::start_with(threads, services, patience).expect("threads can be started");
         let (reply, answers) = unbounded_channel();
@@ -168,6 +169,7 @@ fn a_pool_ends_although_a_thread_hangs() {
         clock: Arc::new(SystemClock),
         instance: "test".into(),
         source: "test".into(),
+        outbound: None,
     };
     drop(std::mem::replace(pool, Pool::start(1, services).expect("threads can be started")));
     let finished = answers.blocking_recv().expect("the rig holds a sender");

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use moontide::bus::{DeadId, Past, Recorded, Undecodable};
 use moontide::event::{EntryId, Event, Json};
 use moontide::outcome::{Change, Effects, Outcome, RecordKey};
-use moontide::script::{Finished, Granted, Limits, LoadOptions, Sources, load};
+use moontide::script::{Finished, Granted, Limits, LoadOptions, Secrets, Sources, load};
 use moontide::units;
 use serde_json::{Map, Value, json};
 
@@ -75,7 +75,13 @@ impl Case {
         limits.memory_bytes = number("memory", limits.memory_bytes);
         limits.payload_bytes_max = number("payload", limits.payload_bytes_max);
         let reserved = granted["reserved"].as_str().map(str::to_owned);
-        let granted = Granted { values: texts(&granted["values"]), state, reserved };
+        let granted = Granted {
+            values: texts(&granted["values"]),
+            secrets: Secrets::new(texts(&granted["secrets"])),
+            state,
+            reserved,
+            ..Granted::default()
+        };
         LoadOptions { limits, granted, ..LoadOptions::default() }
     }
 

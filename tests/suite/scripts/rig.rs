@@ -62,6 +62,7 @@ pub fn services(ledger: Arc<dyn Ledger>) -> Services {
         clock: Arc::new(ManualClock::at(NOW)),
         instance: "test-1".into(),
         source: "moontide".into(),
+        outbound: None,
     }
 }
 
