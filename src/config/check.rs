@@ -21,6 +21,7 @@ use crate::streams::{Retain, StreamRule, Streams};
 const LEAST: Duration = Duration::from_millis(1);
 const THREADS_MAX: usize = 1024;
 const EFFECTS_MAX: usize = 1_000_000;
+const STEPS_MAX: usize = 10_000;
 const FACTOR_MAX: f64 = 1000.0;
 /// Most events that one publish stores.
 const BATCH_MAX: usize = 10_000;
@@ -172,6 +173,8 @@ pub struct LimitsGiven {
     emits: Option<usize>,
     writes: Option<usize>,
     effects_bytes: Option<usize>,
+    steps: Option<usize>,
+    step_bytes: Option<usize>,
 }
 
 impl LimitsGiven {
@@ -183,6 +186,8 @@ impl LimitsGiven {
         self.emits = self.emits.or(other.emits);
         self.writes = self.writes.or(other.writes);
         self.effects_bytes = self.effects_bytes.or(other.effects_bytes);
+        self.steps = self.steps.or(other.steps);
+        self.step_bytes = self.step_bytes.or(other.step_bytes);
     }
 
     /// `base` with what is set here.
@@ -194,6 +199,8 @@ impl LimitsGiven {
             emits_max: self.emits.unwrap_or(base.emits_max),
             writes_max: self.writes.unwrap_or(base.writes_max),
             effects_bytes_max: self.effects_bytes.unwrap_or(base.effects_bytes_max),
+            steps_max: self.steps.unwrap_or(base.steps_max),
+            step_bytes_max: self.step_bytes.unwrap_or(base.step_bytes_max),
         }
     }
 }
@@ -207,6 +214,8 @@ pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
         emits: table.optional_count("emits", 0..=EFFECTS_MAX),
         writes: table.optional_count("writes", 0..=EFFECTS_MAX),
         effects_bytes: table.optional_bytes("effects_bytes", 1),
+        steps: table.optional_count("steps", 0..=STEPS_MAX),
+        step_bytes: table.optional_bytes("step_bytes", 1),
     };
     let limits = given.over(base);
     if limits.effects_bytes_max < limits.payload_bytes_max {

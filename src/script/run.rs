@@ -13,8 +13,9 @@ use mlua::Table;
 
 use super::buffer::Buffer;
 use super::lookups::Lookups;
+use super::steps::Book;
 use super::{Limits, Services};
-use crate::bus::Delivery;
+use crate::bus::{Delivery, Steps};
 use crate::event::Event;
 use crate::hot::{HotGuard, HotKeys};
 use crate::outcome::{Failure, FailureKind, Outcome, Release};
@@ -45,6 +46,9 @@ pub(super) enum Ruin {
 pub(super) struct Task {
     pub delivery: Arc<Delivery>,
     pub hot: Arc<HotKeys>,
+    pub steps: Arc<dyn Steps>,
+    /// How long steps are kept whose event is never settled.
+    pub kept: Duration,
     pub services: Arc<Services>,
     pub lookups: Rc<Lookups>,
     pub handler: Arc<str>,
@@ -80,6 +84,9 @@ pub(super) struct Run {
     /// The decoded `event.data`, while the script runs: emitted as it is, its text leaves as it came.
     pub data: RefCell<Option<Table>>,
     pub buffer: RefCell<Buffer>,
+    pub steps: RefCell<Book>,
+    /// The step that is under way.
+    pub step: RefCell<Option<Arc<str>>>,
     pub held: RefCell<Vec<HotGuard>>,
 }
 
@@ -114,6 +121,8 @@ impl Run {
             unfit: RefCell::default(),
             data: RefCell::default(),
             buffer: RefCell::default(),
+            steps: RefCell::default(),
+            step: RefCell::default(),
             held: RefCell::default(),
         }
     }

@@ -43,6 +43,7 @@ mod settle;
 mod silence;
 mod standing;
 mod state;
+mod step;
 mod store;
 mod sweep;
 mod takeover;
