@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::event::{Event, Json};
+use crate::event::{EntryId, Event, Json};
 
 /// An event to publish, and where.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,8 +119,17 @@ pub struct RecordKey(pub [u8; 16]);
 impl RecordKey {
     /// The record of `key` for events of type `kind` in `group`.
     pub fn new(group: &str, kind: &str, key: &str) -> Self {
-        let mut text = Vec::with_capacity(group.len() + kind.len() + key.len() + 16);
-        for part in [group, kind, key] {
+        Self::of(&[group, kind, key])
+    }
+
+    /// What stands for the record where a handler keeps none: names the entry at which its event was first delivered to `group`.
+    pub fn of_entry(group: &str, stream: &str, entry: EntryId) -> Self {
+        Self::of(&[group, "entry", stream, &entry.to_string()])
+    }
+
+    fn of(parts: &[&str]) -> Self {
+        let mut text = Vec::with_capacity(parts.iter().map(|part| part.len() + 8).sum());
+        for part in parts {
             text.extend_from_slice(&(part.len() as u64).to_le_bytes());
             text.extend_from_slice(part.as_bytes());
         }
@@ -174,6 +183,10 @@ pub enum Release {
     StoreAway,
     /// Its thread was lost to another run.
     Moved,
+    /// State moved since it was read, which was noticed before a step was run.
+    Stale,
+    /// It is not ours any more, which was noticed when a step was to be recorded. Settling it says how that came.
+    Lost,
     /// It held its thread although it should have ended, and the thread was given up: as bad as a death of the process, and
     /// counted like one.
     Stuck,

@@ -14,6 +14,7 @@ pub mod redis;
 pub mod relay;
 mod selection;
 pub mod sqlite;
+mod steps;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 pub use self::intake::{Claim, Intake, TakenIn};
 pub use self::letters::{DeadFilter, DeadId, DeadLetter, DeadLetters, DeadReason, NoDeadId, Replayed};
+pub use self::steps::{STEPS_KEPT, Step, StepAnswer, Steps};
 
 use crate::clock::Millis;
 use crate::envelope::Fields;
@@ -114,7 +116,7 @@ pub struct Began {
 
 /// One handler's door to the bus.
 #[async_trait]
-pub trait Inbox: Send + Sync {
+pub trait Inbox: Steps {
     /// Waits until there is something, and hands out at most `max` deliveries. Cancel-safe: what was claimed but not handed
     /// out is handed out by the next call. Each stays ours while this process lives, however long it takes.
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>, BusError>;
@@ -199,6 +201,8 @@ pub struct Past {
     pub failures: Vec<PastFailure>,
     /// Set on a replay: the dead letter whose record it passes.
     pub replay_of: Option<DeadId>,
+    /// Where the steps are recorded that earlier deliveries may have run.
+    pub steps: Option<RecordKey>,
 }
 
 impl Past {
@@ -213,6 +217,7 @@ impl Past {
             first_received: delivery.received,
             failures: Vec::new(),
             replay_of: None,
+            steps: None,
         })
     }
 
@@ -226,6 +231,13 @@ impl Past {
         }
         past.failures.push(PastFailure { attempt, at, version: version.clone(), failure: failure.clone() });
         past
+    }
+
+    /// The same, where the run may have recorded `steps`.
+    #[must_use]
+    pub fn with_steps(mut self, steps: Option<RecordKey>) -> Self {
+        self.steps = steps.or(self.steps);
+        self
     }
 }
 
@@ -259,6 +271,8 @@ pub struct Run {
     pub effects: Effects,
     /// `None`: `window = "off"`, or a verdict that ends nothing.
     pub record: Option<Record>,
+    /// Where steps of the event may be recorded: forgotten when it is committed, kept with its dead letter.
+    pub steps: Option<RecordKey>,
     /// Version of the handler that ran.
     pub version: Arc<str>,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::{DeadId, Past, PastFailure};
 use crate::event::EntryId;
-use crate::outcome::{Failure, FailureKind};
+use crate::outcome::{Failure, FailureKind, RecordKey};
 
 #[derive(Serialize, Deserialize)]
 struct StoredPast {
@@ -22,6 +22,8 @@ struct StoredPast {
     failures: Vec<StoredFailure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replay_of: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steps: Option<[u8; 16]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -49,6 +51,7 @@ pub(super) fn write(past: &Past) -> String {
         first_received: past.first_received,
         failures: past.failures.iter().map(StoredFailure::of).collect(),
         replay_of: past.replay_of.map(|id| id.0),
+        steps: past.steps.map(|key| key.0),
     };
     text(&stored)
 }
@@ -64,6 +67,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Past, serde_json::Error> {
         first_received: stored.first_received,
         failures: stored.failures.into_iter().map(StoredFailure::back).collect(),
         replay_of: stored.replay_of.map(DeadId),
+        steps: stored.steps.map(RecordKey),
     })
 }
 
@@ -124,6 +128,7 @@ mod tests {
             first_received: 5,
             failures: vec![PastFailure { attempt: 1, at: 9, version: "v1".into(), failure }],
             replay_of: Some(DeadId(4)),
+            steps: Some(RecordKey([9; 16])),
         };
         assert_eq!(read(write(&past).as_bytes()).expect("our own text is readable"), past);
         assert!(read(b"{}").is_err());

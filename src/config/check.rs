@@ -22,6 +22,7 @@ const LEAST: Duration = Duration::from_millis(1);
 const THREADS_MAX: usize = 1024;
 const EFFECTS_MAX: usize = 1_000_000;
 const CALLS_MAX: usize = 10_000;
+const STEPS_MAX: usize = 10_000;
 const FACTOR_MAX: f64 = 1000.0;
 /// Most events that one publish stores.
 const BATCH_MAX: usize = 10_000;
@@ -175,6 +176,8 @@ pub struct LimitsGiven {
     effects_bytes: Option<usize>,
     calls: Option<usize>,
     call_bytes: Option<usize>,
+    steps: Option<usize>,
+    step_bytes: Option<usize>,
 }
 
 impl LimitsGiven {
@@ -188,6 +191,8 @@ impl LimitsGiven {
         self.effects_bytes = self.effects_bytes.or(other.effects_bytes);
         self.calls = self.calls.or(other.calls);
         self.call_bytes = self.call_bytes.or(other.call_bytes);
+        self.steps = self.steps.or(other.steps);
+        self.step_bytes = self.step_bytes.or(other.step_bytes);
     }
 
     /// `base` with what is set here.
@@ -201,6 +206,8 @@ impl LimitsGiven {
             effects_bytes_max: self.effects_bytes.unwrap_or(base.effects_bytes_max),
             calls_max: self.calls.unwrap_or(base.calls_max),
             call_bytes_max: self.call_bytes.unwrap_or(base.call_bytes_max),
+            steps_max: self.steps.unwrap_or(base.steps_max),
+            step_bytes_max: self.step_bytes.unwrap_or(base.step_bytes_max),
         }
     }
 }
@@ -216,6 +223,8 @@ pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
         effects_bytes: table.optional_bytes("effects_bytes", 1),
         calls: table.optional_count("calls", 0..=CALLS_MAX),
         call_bytes: table.optional_bytes("call_bytes", 1),
+        steps: table.optional_count("steps", 0..=STEPS_MAX),
+        step_bytes: table.optional_bytes("step_bytes", 1),
     };
     let limits = given.over(base);
     if limits.effects_bytes_max < limits.payload_bytes_max {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::bus::{
 use crate::config::{self, Flags};
 use crate::event::{EntryId, Event, Json};
 use crate::http::Status;
-use crate::outcome::Emit;
+use crate::outcome::{Emit, RecordKey};
 
 const HANDLER: &str = "return { on = 'tick', handle = function(event, ctx) ctx.kv:add('ticks', 1) end }";
 
@@ -61,6 +62,17 @@ impl Inbox for CursedInbox {
 
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
         self.inbox.mark(delivery).await
+    }
+}
+
+#[async_trait]
+impl Steps for CursedInbox {
+    async fn recall(&self, event: RecordKey) -> Result<Vec<(String, Bytes)>, BusError> {
+        self.inbox.recall(event).await
+    }
+
+    async fn record(&self, delivery: &Delivery, step: &Step) -> Result<StepAnswer, BusError> {
+        self.inbox.record(delivery, step).await
     }
 }
 

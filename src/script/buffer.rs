@@ -25,6 +25,13 @@ pub(super) struct OverLimit {
     pub max: usize,
 }
 
+impl OverLimit {
+    /// Refuses one more where there are `max` already.
+    pub fn check(have: usize, name: &'static str, max: usize) -> Result<(), Self> {
+        if have < max { Ok(()) } else { Err(Self { name, max }) }
+    }
+}
+
 /// `kv:add` on a value of this run's own that is no number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotANumber;
@@ -51,7 +58,7 @@ pub(super) enum Known {
 impl Buffer {
     /// Takes in an event to emit.
     pub fn emit(&mut self, emit: Emit, limits: &Limits) -> Result<(), OverLimit> {
-        check(self.effects.events.len(), "limits.emits", limits.emits_max)?;
+        OverLimit::check(self.effects.events.len(), "limits.emits", limits.emits_max)?;
         let data = emit.event.data.as_ref().map_or(0, |data| data.bytes().len());
         self.grow(data + emit.event.kind.len() + emit.stream.len(), limits)?;
         self.effects.events.push(emit);
@@ -60,7 +67,7 @@ impl Buffer {
 
     /// Takes in a metric.
     pub fn measure(&mut self, measure: Measure) -> Result<(), OverLimit> {
-        check(self.effects.measures.len(), "metrics of one run", MEASURES_MAX)?;
+        OverLimit::check(self.effects.measures.len(), "metrics of one run", MEASURES_MAX)?;
         self.effects.measures.push(measure);
         Ok(())
     }
@@ -98,7 +105,7 @@ impl Buffer {
             Some(&at) => at,
             None => {
                 let at = self.effects.writes.len();
-                check(at, "limits.writes", limits.writes_max)?;
+                OverLimit::check(at, "limits.writes", limits.writes_max)?;
                 self.grow(key.len(), limits)?;
                 self.effects.writes.push(Write { key: key.to_owned(), change: Change::Add(0.0) });
                 self.written.insert(key.to_owned(), at);
@@ -130,13 +137,23 @@ impl Buffer {
 
     /// Remembers what the store said.
     pub fn saw(&mut self, key: String, value: Option<Bytes>, limits: &Limits) -> Result<(), OverLimit> {
-        check(self.seen.len(), "keys read in one run", READS_MAX)?;
+        OverLimit::check(self.seen.len(), "keys read in one run", READS_MAX)?;
         self.bytes_seen += key.len() + value.as_ref().map_or(0, Bytes::len);
         if self.bytes_seen > limits.memory_bytes {
             return Err(OverLimit { name: "limits.memory, in state that was read,", max: limits.memory_bytes });
         }
         self.seen.insert(key, value);
         Ok(())
+    }
+
+    /// The keys that were read so far.
+    pub fn keys_seen(&self) -> Vec<String> {
+        self.seen.keys().cloned().collect()
+    }
+
+    /// Whether `value` is what the store said of `key`.
+    pub fn is_still(&self, key: &str, value: Option<&Bytes>) -> bool {
+        self.seen.get(key).is_none_or(|seen| seen.as_ref() == value)
     }
 
     /// What is to be done, at the end.
@@ -151,10 +168,6 @@ impl Buffer {
         reads.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         reads
     }
-}
-
-pub(super) fn check(have: usize, name: &'static str, max: usize) -> Result<(), OverLimit> {
-    if have < max { Ok(()) } else { Err(OverLimit { name, max }) }
 }
 
 /// A JSON number as a double; `None` for anything else.

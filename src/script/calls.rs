@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use super::Limits;
-use super::buffer::{OverLimit, check};
+use super::buffer::OverLimit;
 
 #[derive(Default)]
 pub(super) struct Calls {
-    /// The step that runs, and how many calls it has made; `None`: the run is outside of all steps. Setting it begins a step.
-    pub step: Option<(Arc<str>, u32)>,
+    /// The step that runs, and how many calls it has made; `None`: the run is outside of all steps.
+    step: Option<(Arc<str>, u32)>,
     /// Calls outside of all steps.
     outside: u32,
     made: usize,
@@ -21,7 +21,7 @@ pub(super) struct Calls {
 impl Calls {
     /// One more call, with a body of so many bytes; answers its number, from 1.
     pub fn begin(&mut self, body: usize, limits: &Limits) -> Result<u32, OverLimit> {
-        check(self.made, "limits.calls", limits.calls_max)?;
+        OverLimit::check(self.made, "limits.calls", limits.calls_max)?;
         if body > self.bytes_left(limits) {
             return Err(Self::over_bytes(limits));
         }
@@ -30,6 +30,21 @@ impl Calls {
         let number = self.step.as_mut().map_or(&mut self.outside, |(_, calls)| calls);
         *number += 1;
         Ok(*number)
+    }
+
+    /// From now on calls belong to the step `name`.
+    pub fn begin_step(&mut self, name: Arc<str>) {
+        self.step = Some((name, 0));
+    }
+
+    /// The step that runs.
+    pub fn step(&self) -> Option<&str> {
+        self.step.as_ref().map(|(name, _)| &**name)
+    }
+
+    /// From now on calls belong to no step; answers which one it was.
+    pub fn end_step(&mut self) -> Option<Arc<str>> {
+        self.step.take().map(|(name, _)| name)
     }
 
     /// The answer's body had so many bytes.
@@ -56,9 +71,9 @@ mod tests {
     fn a_call_has_the_same_number_whichever_steps_ran_before() {
         let (mut calls, limits) = (Calls::default(), Limits::default());
         let mut begin = |step: Option<&str>| {
-            match (step, &calls.step) {
-                (Some(name), Some((now, _))) if name == &**now => {}
-                (step, _) => calls.step = step.map(|name| (name.into(), 0)),
+            if step != calls.step() {
+                calls.end_step();
+                step.into_iter().for_each(|name| calls.begin_step(name.into()));
             }
             calls.begin(0, &limits).expect("within limits")
         };

@@ -16,7 +16,7 @@ use super::run::{Phase, Run, Task};
 use super::stage::{Stage, Warm};
 use super::thread::Work;
 use super::vm::Vm;
-use super::{IdempotencyKey, api, fault};
+use super::{IdempotencyKey, Manifest, api, fault};
 use crate::bus::{Delivery, Recorded};
 use crate::event::Event;
 use crate::outcome::{Failure, FailureKind, Outcome, Record, RecordKey, Release};
@@ -39,6 +39,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
     let text = key_of(stage, work, run, event).await?;
     run.key.get_or_init(|| text.clone());
     let manifest = &work.piece.program.manifest;
+    run.steps.borrow_mut().belong_to(event_of(manifest, task, event, &text));
     if let Some(window) = manifest.idempotency.window {
         let key = RecordKey::new(&manifest.group, &event.kind, &text);
         *record = Some(Record { key, text: text.clone(), window });
@@ -60,6 +61,17 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
         true => finished(run, returned),
         false => Err(Some(Outcome::Failed(thrown(run, returned)))),
     }
+}
+
+/// Names what is recorded of the event's steps: as its idempotency record, where it has one; as an earlier delivery did, where its
+/// group had another name.
+fn event_of(manifest: &Manifest, task: &Task, event: &Event, text: &str) -> RecordKey {
+    let delivery = &task.delivery;
+    let (stream, entry) = delivery.origin();
+    delivery.past.as_ref().and_then(|past| past.steps).unwrap_or_else(|| match manifest.idempotency.window {
+        Some(_) => RecordKey::new(&manifest.group, &event.kind, text),
+        None => RecordKey::of_entry(&manifest.group, stream, entry),
+    })
 }
 
 /// Gets a VM for `run` and puts it in.

@@ -1,7 +1,7 @@
 //! The only door to Luau: loading handler files, and running them over deliveries.
 //!
 //! Owns VMs, the sandbox, deadlines, the conversion of data and the libraries that scripts see. Knows nothing of stores
-//! but the [`Ledger`] it reads state from; never decides what becomes of a delivery.
+//! but the [`Ledger`] it reads state from, and what [`Steps`] remember; never decides what becomes of a delivery.
 
 mod api;
 mod buffer;
@@ -24,6 +24,7 @@ mod run;
 mod secrets;
 mod sources;
 mod stage;
+mod steps;
 mod thread;
 mod turns;
 mod vm;
@@ -35,13 +36,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bus::{Delivery, Ledger, Start};
+use crate::bus::{Delivery, Ledger, Start, Steps};
 use crate::clock::Clock;
 use crate::event::TypePattern;
 use crate::hot::{HotGuard, HotKeys};
 use crate::judge::RetryPolicy;
 use crate::outbound::{HostGrant, Outbound};
-use crate::outcome::{Outcome, Read, Record};
+use crate::outcome::{Outcome, Read, Record, RecordKey};
 use crate::streams::Streams;
 
 pub use self::load::load;
@@ -121,6 +122,10 @@ pub struct Limits {
     pub calls_max: usize,
     /// Of the bodies of all calls of a run together, sent and received.
     pub call_bytes_max: usize,
+    /// Steps of one event.
+    pub steps_max: usize,
+    /// Of what one step comes to; of an event's steps together, the same as of a run's effects.
+    pub step_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -134,6 +139,8 @@ impl Default for Limits {
             payload_bytes_max: 1 << 20,
             calls_max: 100,
             call_bytes_max: 4 << 20,
+            steps_max: 100,
+            step_bytes_max: 256 << 10,
         }
     }
 }
@@ -247,6 +254,8 @@ pub struct Job {
     /// Run with no other run in the VM.
     pub alone: bool,
     pub hot: Arc<HotKeys>,
+    /// What is remembered of steps.
+    pub steps: Arc<dyn Steps>,
     /// Gets what finished, several at a time.
     pub reply: UnboundedSender<Vec<Finished>>,
 }
@@ -258,6 +267,8 @@ pub struct Finished {
     pub reads: Vec<Read>,
     /// What to record if the verdict ends the event; `None` when idempotency is off.
     pub record: Option<Record>,
+    /// Where steps of the event may be recorded.
+    pub steps: Option<RecordKey>,
     /// Version of the program that ran.
     pub version: Arc<str>,
     /// Turns on hot keys, to be dropped when the settle is answered.

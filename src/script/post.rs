@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::meter::Signal;
 use super::{Finished, Job, Program, Usage};
-use crate::bus::Delivery;
+use crate::bus::{Delivery, Steps};
 use crate::hot::HotKeys;
 use crate::outcome::{Outcome, Release};
 
@@ -29,6 +29,7 @@ pub(super) struct Piece {
     pub program: Arc<Program>,
     pub alone: bool,
     pub hot: Arc<HotKeys>,
+    pub steps: Arc<dyn Steps>,
     reply: UnboundedSender<Vec<Finished>>,
     open: Mutex<Open>,
 }
@@ -73,11 +74,13 @@ impl Piece {
 
 /// A delivery that ends without having been run.
 pub(super) fn unrun(version: &Arc<str>, delivery: Arc<Delivery>, outcome: Outcome) -> Finished {
+    let steps = delivery.past.as_ref().and_then(|past| past.steps);
     Finished {
         delivery,
         outcome,
         reads: Vec::new(),
         record: None,
+        steps,
         version: version.clone(),
         held: Vec::new(),
         usage: Usage::default(),
@@ -103,12 +106,12 @@ pub(super) struct Post {
 impl Post {
     /// Takes in what the thread is about to be given.
     pub fn take_in(&self, job: Job) -> Arc<Piece> {
-        let Job { program, deliveries, mode: _, alone, hot, reply } = job;
+        let Job { program, deliveries, mode: _, alone, hot, steps, reply } = job;
         self.load.fetch_add(deliveries.len(), Ordering::SeqCst);
         let left = deliveries.len();
         let open = Mutex::new(Open { deliveries: deliveries.into_iter().map(Some).collect(), left });
         let number = self.last_piece.fetch_add(1, Ordering::Relaxed);
-        let piece = Arc::new(Piece { number, program, alone, hot, reply, open });
+        let piece = Arc::new(Piece { number, program, alone, hot, steps, reply, open });
         self.pieces.lock().insert(number, piece.clone());
         piece
     }

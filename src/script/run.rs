@@ -14,8 +14,9 @@ use mlua::Table;
 use super::buffer::Buffer;
 use super::calls::Calls;
 use super::lookups::Lookups;
+use super::steps::Book;
 use super::{Limits, Program, Services};
-use crate::bus::Delivery;
+use crate::bus::{Delivery, Steps};
 use crate::event::Event;
 use crate::hot::{HotGuard, HotKeys};
 use crate::outcome::{Failure, FailureKind, Outcome, Release};
@@ -46,6 +47,9 @@ pub(super) enum Ruin {
 pub(super) struct Task {
     pub delivery: Arc<Delivery>,
     pub hot: Arc<HotKeys>,
+    pub steps: Arc<dyn Steps>,
+    /// How long steps are kept whose event is never settled.
+    pub kept: Duration,
     pub services: Arc<Services>,
     pub lookups: Rc<Lookups>,
     pub program: Arc<Program>,
@@ -86,6 +90,7 @@ pub(super) struct Run {
     pub calls: RefCell<Calls>,
     /// What it waits for outside, if it does.
     pub waits_for: RefCell<Option<String>>,
+    pub steps: RefCell<Book>,
     pub held: RefCell<Vec<HotGuard>>,
 }
 
@@ -123,6 +128,7 @@ impl Run {
             key: OnceCell::new(),
             calls: RefCell::default(),
             waits_for: RefCell::default(),
+            steps: RefCell::default(),
             held: RefCell::default(),
         }
     }

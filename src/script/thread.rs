@@ -23,7 +23,7 @@ use super::run::{Run, Task};
 use super::stage::Stage;
 use super::turns::Turns;
 use super::{Finished, Services, Usage, fault, life};
-use crate::bus::Delivery;
+use crate::bus::{Delivery, STEPS_KEPT};
 use crate::failpoint;
 use crate::outcome::{Outcome, Release};
 
@@ -200,6 +200,8 @@ async fn run(stage: Rc<Stage>, work: Rc<Work>, at: u32, delivery: Arc<Delivery>)
     let task = Task {
         delivery: delivery.clone(),
         hot: work.piece.hot.clone(),
+        steps: work.piece.steps.clone(),
+        kept: STEPS_KEPT + program.manifest.retry.max_age,
         services: stage.services.clone(),
         lookups: stage.lookups.clone(),
         program: program.clone(),
@@ -215,11 +217,13 @@ async fn run(stage: Rc<Stage>, work: Rc<Work>, at: u32, delivery: Arc<Delivery>)
     let outcome = program.granted.secrets.redacted(stage.conclude(&run, outcome));
     stage.leave(number);
     failpoint::reached("run.after");
+    let steps = run.steps.borrow().to_settle(&delivery);
     let finished = Finished {
         delivery,
         outcome,
         reads: run.buffer.borrow_mut().take_reads(),
         record,
+        steps,
         version: program.version.clone(),
         held: run.held.take(),
         usage: Usage {

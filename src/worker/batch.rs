@@ -13,7 +13,7 @@ use crate::failpoint;
 use crate::hot::HotGuard;
 use crate::judge::{DeathReason, Verdict};
 use crate::metrics::HandlerMetrics;
-use crate::outcome::{Effects, Failure, FailureKind, Measure, Read, Record};
+use crate::outcome::{Effects, Failure, FailureKind, Measure, Read, Record, RecordKey};
 use crate::script::Usage;
 
 use super::report;
@@ -33,6 +33,7 @@ pub(super) struct Judged {
     /// Empty once they are on their way to the store.
     pub reads: Vec<Read>,
     pub record: Option<Record>,
+    pub steps: Option<RecordKey>,
     pub version: Arc<str>,
     /// Turns on hot keys; dropped with this.
     pub held: Vec<HotGuard>,
@@ -52,6 +53,7 @@ pub(super) struct SettledBatch {
 impl Judged {
     /// A verdict on a delivery that was not run.
     pub fn without_run(delivery: Arc<Delivery>, verdict: Verdict, version: Arc<str>) -> Self {
+        let steps = delivery.past.as_ref().and_then(|past| past.steps);
         Self {
             delivery,
             verdict,
@@ -59,6 +61,7 @@ impl Judged {
             measures: Vec::new(),
             reads: Vec::new(),
             record: None,
+            steps,
             version,
             held: Vec::new(),
             usage: Usage::default(),
@@ -89,6 +92,7 @@ impl Judged {
             reads: std::mem::take(&mut self.reads),
             effects: std::mem::take(&mut self.effects),
             record: if ends { self.record.clone() } else { None },
+            steps: self.steps,
             version: self.version.clone(),
         }
     }

@@ -4,6 +4,7 @@
 //! `judge`) and nothing about storage (that is the bus). Nobody waits for a timer: what finished while the last settle was
 //! under way goes into the next one. Metrics and logs are written from what settle answered.
 
+mod again;
 mod batch;
 mod later;
 mod pace;
@@ -234,6 +235,7 @@ impl Worker {
             mode: self.spec.mode,
             alone,
             hot: self.hot.clone(),
+            steps: self.inbox.clone(),
             reply: self.reply.clone(),
         });
     }
@@ -281,33 +283,10 @@ impl Worker {
                 Outcome::Released(Release::StoreAway) => self.again(run.delivery, false, backoff(1)),
                 Outcome::Released(Release::Moved) => self.moved(run.delivery),
                 Outcome::Released(Release::Stuck) => self.stuck(run.delivery),
+                Outcome::Released(Release::Stale) => self.stale(run.delivery),
                 _ => self.judge_run(run),
             }
         }
-    }
-
-    fn again(&mut self, delivery: Arc<Delivery>, alone: bool, after: Duration) {
-        let again = if alone || self.suspects.has_turn(&delivery) { Again::Alone } else { Again::Run };
-        self.later.push(delivery, again, after);
-    }
-
-    /// A script thread was lost, and with it the turns of its runs: they are never given back.
-    fn moved(&mut self, delivery: Arc<Delivery>) {
-        self.hot = Arc::default();
-        self.again(delivery, false, Duration::ZERO);
-    }
-
-    /// The run could not be ended and cost a thread. That counts as a death of the process does: it runs once more, alone
-    /// and under its mark, and then is given up.
-    fn stuck(&mut self, delivery: Arc<Delivery>) {
-        self.hot = Arc::default();
-        self.suspects.end_turn(&delivery);
-        let deaths = delivery.deaths + self.later.stuck(&delivery);
-        if deaths < CRASH_BUDGET {
-            return self.later.push(delivery, Again::Suspect, AFTER_DEATH);
-        }
-        let message = "the script could not be interrupted and was given up with its thread, the last time alone";
-        self.give_up(delivery, message);
     }
 
     fn judge_run(&mut self, run: Finished) {
@@ -332,6 +311,7 @@ impl Worker {
             bytes,
             reads: run.reads,
             record: run.record,
+            steps: run.steps,
             version: run.version,
             held: run.held,
             usage: run.usage,
@@ -380,15 +360,5 @@ impl Worker {
     fn ended(&mut self, judged: &Judged) {
         self.suspects.end_turn(&judged.delivery);
         self.later.forget(&judged.delivery);
-    }
-
-    /// State moved under the run: repeat it, uncharged.
-    fn conflict(&mut self, judged: Judged, state: &str) {
-        failpoint::reached("conflict.before");
-        self.hot.mark(state);
-        let Judged { delivery, held, .. } = judged;
-        drop(held);
-        let after = self.later.after_conflict(&delivery, self.rng.random());
-        self.again(delivery, false, after);
     }
 }

@@ -21,6 +21,40 @@ return {
 }
 "#;
 
+/// Says when it does its work, and waits to be killed in the process that has done it.
+const CHARGE: &str = r#"
+local me = uuid.v4()
+return {
+    on = "charge",
+    start = "earliest",
+    handle = function(event, ctx)
+        local by = ctx:step("charge", function()
+            log.warn("CHARGED " .. event.data.n .. ";")
+            return me
+        end)
+        if by == me then
+            log.warn("KILL ME " .. event.data.n .. ";")
+            ctx:sleep("25s")
+        end
+        ctx.kv:add("charged", 1)
+    end,
+}
+"#;
+
+pub async fn a_step_is_not_run_again_after_its_process_was_killed(place: Place) {
+    const EVENTS: usize = 5;
+    let rig = Rig::new(place, &[("charge", CHARGE)]).await;
+    let mut worker = rig.start();
+    rig.publish((0..EVENTS).map(|n| event("charge", n, &format!("{{\"n\":{n}}}"))).collect()).await;
+    rig.until("every step is recorded", async || rig.said("KILL ME") == EVENTS).await;
+    worker.kill();
+    let _worker = rig.start();
+    rig.quiet().await;
+    assert_eq!(rig.state().await.get("charged"), Some(&(EVENTS as u64)));
+    assert_eq!(rig.said("CHARGED"), EVENTS, "a step was run twice\n{}", rig.tail());
+    assert_eq!(rig.dead_reasons().await, Vec::<&str>::new());
+}
+
 pub async fn one_process_killed_a_hundred_times(place: Place) {
     let mut rig = Rig::new(place, &[("count", COUNT), ("sink", SINK)]).await;
     for _ in 0..100 {
@@ -99,6 +133,11 @@ pub async fn what_a_stopped_process_still_does_when_it_goes_on_is_fenced(place: 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_kills_on_a_file() {
     one_process_killed_a_hundred_times(Place::File).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_on_a_file() {
+    a_step_is_not_run_again_after_its_process_was_killed(Place::File).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,6 +33,7 @@ mod scripts;
 mod settings;
 mod siege;
 mod sqlite;
+mod steps;
 mod stuck;
 mod support;
 mod wakeups;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use moontide::bus::{Answer, BusError, Delivery, Inbox, Lease, Past, Run, Start};
+use bytes::Bytes;
+use moontide::bus::{Answer, BusError, Delivery, Inbox, Lease, Past, Run, Start, Step, StepAnswer, Steps};
 use moontide::clock::ManualClock;
 use moontide::event::EntryId;
 use moontide::judge::{DeathReason, RetryPolicy, Verdict};
 use moontide::metrics::{HandlerMetrics, Metrics};
-use moontide::outcome::{Effects, Failure, FailureKind, Outcome, Release};
+use moontide::outcome::{Effects, Failure, FailureKind, Outcome, RecordKey, Release};
 use moontide::script::{
     Finished, Granted, Grants, Idempotency, IdempotencyKey, Job, Limits, Manifest, Mode, Program, Usage,
 };
@@ -98,6 +99,17 @@ impl Inbox for FakeInbox {
     }
 }
 
+#[async_trait]
+impl Steps for FakeInbox {
+    async fn recall(&self, _: RecordKey) -> Result<Vec<(String, Bytes)>, BusError> {
+        Ok(Vec::new())
+    }
+
+    async fn record(&self, _: &Delivery, _: &Step) -> Result<StepAnswer, BusError> {
+        Ok(StepAnswer::Recorded)
+    }
+}
+
 /// Ends each run as the next outcome says; without one, as done. Holds runs back while `hold` is set.
 #[derive(Default)]
 struct FakeRunner {
@@ -127,6 +139,7 @@ impl FakeRunner {
             outcome: self.outcomes.lock().pop_front().unwrap_or(Outcome::Done(Effects::default())),
             reads: Vec::new(),
             record: None,
+            steps: None,
             version: job.program.version.clone(),
             held: Vec::new(),
             usage: Usage::default(),

@@ -134,6 +134,7 @@ mod tests {
             first_received: 5,
             failures: Vec::new(),
             replay_of: None,
+            steps: None,
         }
     }
 

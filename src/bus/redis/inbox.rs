@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use redis::Value;
 
 use super::beat::Beat;
@@ -15,10 +16,11 @@ use super::due::Due;
 use super::fault::{self, Fault};
 use super::settle::{self, Settler};
 use super::store::Store;
-use super::{held, reader, takeover};
-use crate::bus::{Answer, BusError, Delivery, Inbox, Run};
+use super::{held, reader, step, takeover};
+use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Step, StepAnswer, Steps};
 use crate::failpoint;
 use crate::judge::Verdict;
+use crate::outcome::RecordKey;
 
 /// The inbox itself.
 pub(super) struct RedisInbox {
@@ -69,6 +71,20 @@ impl Inbox for RedisInbox {
         let times = held::times(delivery.lease);
         let marking = takeover::mark(&self.store, &delivery.stream, group, delivery.entry, times);
         failpoint::during("mark.sent", marking).await.map_err(|fault| self.store.told(fault))
+    }
+}
+
+#[async_trait]
+impl Steps for RedisInbox {
+    async fn recall(&self, event: RecordKey) -> Result<Vec<(String, Bytes)>, BusError> {
+        self.store.check_open()?;
+        step::recall(&self.store, event).await.map_err(|fault| self.store.told(fault))
+    }
+
+    async fn record(&self, delivery: &Delivery, step: &Step) -> Result<StepAnswer, BusError> {
+        self.store.check_open()?;
+        let recording = step::record(&self.store, &self.door, delivery, step);
+        failpoint::during("step.sent", recording).await.map_err(|fault| self.store.told(fault))
     }
 }
 

@@ -81,6 +81,11 @@ impl Keys {
         format!("{}record:{}", self.prefix, hex(key))
     }
 
+    /// The hash of what an event's steps came to.
+    pub fn steps(&self, event: &RecordKey) -> String {
+        format!("{}steps:{}", self.prefix, hex(event))
+    }
+
     /// The key under which events from outside were taken in.
     pub fn intake(&self, key: &RecordKey) -> String {
         format!("{}intake:{}", self.prefix, hex(key))
@@ -90,6 +95,12 @@ impl Keys {
     pub fn state(&self, key: &str) -> String {
         format!("{}{key}", self.state_prefix)
     }
+}
+
+/// The event whose steps lie under `key`, if it is a key of steps.
+pub(super) fn steps_of(key: &[u8]) -> Option<RecordKey> {
+    let hex = std::str::from_utf8(key).ok()?.rsplit(':').next()?;
+    u128::from_str_radix(hex, 16).ok().map(|event| RecordKey(event.to_be_bytes()))
 }
 
 fn hex(key: &RecordKey) -> String {

@@ -44,6 +44,7 @@ mod settle;
 mod silence;
 mod standing;
 mod state;
+mod step;
 mod store;
 mod sweep;
 mod takeover;

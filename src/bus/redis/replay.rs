@@ -13,9 +13,10 @@ use super::dead::Found;
 use super::entry::{self, Fields};
 use super::procedure::Procedure;
 use super::store::Store;
-use super::{RedisBus, foreign, letters, reply};
+use super::{RedisBus, foreign, keys, letters, reply};
 use crate::bus::{BusError, DeadFilter, DeadId, DeadLetter, DeadLetters, Past, Replayed};
 use crate::event::EntryId;
+use crate::outcome::RecordKey;
 
 /// Letters that are read at once.
 const PAGE: usize = 200;
@@ -108,6 +109,7 @@ async fn replay(store: &Store, Found { letter, lay, .. }: Found) -> Result<Repla
         first_received: now,
         failures: letter.failures,
         replay_of: Some(id),
+        steps: steps(store, id).await?,
     };
     let mut args = call(store, &REPLAY);
     args.entry(id.entry());
@@ -120,6 +122,14 @@ async fn replay(store: &Store, Found { letter, lay, .. }: Found) -> Result<Repla
         -1 => Err(BusError::Refused(format!("dead letter {id}: its group no longer exists; start its handler first"))),
         since => Ok(Replayed::Underway(since)),
     }
+}
+
+/// Where the steps of a letter's event are recorded.
+async fn steps(store: &Store, id: DeadId) -> Result<Option<RecordKey>, BusError> {
+    let mut ask = redis::cmd("HGET");
+    ask.arg(store.keys.own("dead:steps")).arg(id.entry().to_string());
+    let key = reply::bytes(store.call(&ask).await?).map_err(|fault| store.told(fault))?;
+    Ok(key.and_then(|key| keys::steps_of(&key)))
 }
 
 /// Puts the event of a foreign letter back where it came from.

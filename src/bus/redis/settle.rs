@@ -104,6 +104,7 @@ impl Settler<'_> {
         let released = |settling: &Settling| settling.verdict == Verdict::Release;
         reads(args, if run.deliveries.iter().all(released) { &[] } else { &run.reads });
         self.record(args, run);
+        args.push(run.steps.as_ref().map_or_else(String::new, |event| self.store.keys.steps(event)));
         args.events(&run.effects.events, self.store);
         self.writes(args, &run.effects.writes);
     }
@@ -121,12 +122,13 @@ impl Settler<'_> {
             Verdict::Skip { .. } => args.push("S"),
             // It lies nowhere that it could go back to.
             Verdict::Release if self.kind(&delivery.stream) == 2 => {
-                later(args, delivery, Duration::ZERO, &Past::of(delivery))
+                later(args, delivery, Duration::ZERO, &Past::of(delivery).with_steps(run.steps))
             }
             Verdict::Release => args.push(failpoint::after("release.before", "F")),
             Verdict::Retry { delay, counted, failure } => {
                 failpoint::reached("retry.before");
-                let past = Past::after(delivery, failure, &run.version, self.store.now(), *counted);
+                let past =
+                    Past::after(delivery, failure, &run.version, self.store.now(), *counted).with_steps(run.steps);
                 later(args, delivery, *delay, &past);
             }
             Verdict::Dead { reason, failure } => {

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::hand::{Hand, is_carried, place};
 use super::{Carried, Channel, Fence, Place, outbox};
-use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Settling, Subscription};
+use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Settling, Step, StepAnswer, Steps, Subscription};
 use crate::clock::Clock;
 use crate::judge::Verdict;
+use crate::outcome::RecordKey;
 
 pub(super) struct RelayInbox {
     channel: Arc<dyn Channel>,
@@ -194,5 +196,20 @@ impl Inbox for RelayInbox {
     /// Nobody counts who died under what lies at the carrier, so it has no mark; in hand it is ours.
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
         if is_carried(delivery) { Ok(self.hand.lock().holds(delivery)) } else { self.local.mark(delivery).await }
+    }
+}
+
+/// The ledger keeps them, whatever carries the event.
+#[async_trait]
+impl Steps for RelayInbox {
+    async fn recall(&self, event: RecordKey) -> Result<Vec<(String, Bytes)>, BusError> {
+        self.local.recall(event).await
+    }
+
+    async fn record(&self, delivery: &Delivery, step: &Step) -> Result<StepAnswer, BusError> {
+        if is_carried(delivery) && !self.hand.lock().holds(delivery) {
+            return Ok(StepAnswer::Fenced);
+        }
+        self.local.record(delivery, step).await
     }
 }

@@ -145,6 +145,7 @@ fn run(delivery: Delivery, verdict: Verdict) -> Run {
         reads: Vec::new(),
         effects: Effects::default(),
         record: None,
+        steps: None,
         version: env!("CARGO_PKG_VERSION").into(),
     }
 }

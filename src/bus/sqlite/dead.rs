@@ -13,6 +13,7 @@ use crate::bus::past as stored;
 use crate::bus::{DeadFilter, DeadId, DeadLetter, DeadReason, Delivery, Past, PastFailure, Replayed, Run, Undecodable};
 use crate::event::{EntryId, Event};
 use crate::judge::DeathReason;
+use crate::outcome::RecordKey;
 
 const SELECT: &str = "SELECT d.id, d.handler, c.name, d.version, d.reason, d.stream, d.seq, d.sub, d.attempts, d.failed_at, \
      d.failures, d.undecodable, d.idempotency_key, d.replayed_at, d.event_id, d.source, d.type, d.subject, d.time, \
@@ -22,7 +23,7 @@ const SELECT: &str = "SELECT d.id, d.handler, c.name, d.version, d.reason, d.str
 const EVENT: usize = 14;
 const INSERT: &str = "INSERT INTO dead_letter(group_id, handler, version, reason, stream, seq, sub, attempts, failed_at, failures, \
      undecodable, idempotency_key, event_id, source, type, subject, time, dataschema, correlation_id, causation_id, \
-     traceparent, ext, data) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+     traceparent, ext, data, steps) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
 /// What becomes a dead letter.
 pub(super) struct Letter<'a> {
@@ -33,9 +34,8 @@ pub(super) struct Letter<'a> {
     pub(super) failures: &'a [PastFailure],
 }
 
-/// Keeps a dead letter; one that it replaces goes.
+/// Keeps a dead letter; one that it replaces goes, and what is recorded of their event's steps stays.
 pub(super) fn bury(tx: &Tx<'_>, letter: &Letter<'_>) -> Result<DeadId, Fault> {
-    replay_done(tx, letter.delivery)?;
     let (stream, entry) = letter.delivery.origin();
     let undecodable = letter.delivery.event.as_ref().err().map(|raw| raw.reason.as_str());
     let mut insert = tx.conn.prepare_cached(INSERT)?;
@@ -52,8 +52,11 @@ pub(super) fn bury(tx: &Tx<'_>, letter: &Letter<'_>) -> Result<DeadId, Fault> {
     insert.raw_bind_parameter(11, undecodable)?;
     insert.raw_bind_parameter(12, letter.run.record.as_ref().map(|record| record.text.as_str()))?;
     row::bind(&mut insert, 13, &letter.delivery.event)?;
+    insert.raw_bind_parameter(13 + row::WIDTH, letter.run.steps.as_ref().map(|event| &event.0[..]))?;
     insert.raw_execute()?;
-    Ok(DeadId(tx.conn.last_insert_rowid() as u64))
+    let id = DeadId(tx.conn.last_insert_rowid() as u64);
+    replay_done(tx, letter.delivery)?;
+    Ok(id)
 }
 
 fn replay_of(delivery: &Delivery) -> Option<i64> {
@@ -145,11 +148,19 @@ pub(super) fn replay(tx: &mut Tx<'_>, id: DeadId) -> Result<Replayed, Fault> {
         first_received: tx.now,
         failures: letter.failures,
         replay_of: Some(id),
+        steps: steps(tx, id)?,
     };
     tx.append_any(&group::retry_stream(&letter.group), &letter.event, Some(&stored::write(&past)))?;
     let mut note = tx.conn.prepare_cached("UPDATE dead_letter SET replayed_at = ?2 WHERE id = ?1")?;
     note.execute((id.0 as i64, tx.now))?;
     Ok(Replayed::Queued)
+}
+
+/// Where the steps of a dead letter's event are recorded.
+fn steps(tx: &Tx<'_>, id: DeadId) -> Result<Option<RecordKey>, Fault> {
+    let mut find = tx.conn.prepare_cached("SELECT steps FROM dead_letter WHERE id = ?")?;
+    let event: Option<[u8; 16]> = find.query_row([id.0 as i64], |row| row.get(0))?;
+    Ok(event.map(RecordKey))
 }
 
 /// Removes those of the `limit` oldest dead letters that were given up, and last replayed, at `before` or earlier; answers

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -17,10 +18,12 @@ use super::group::Group;
 use super::process::Still;
 use super::settle::{self, Settled, Settler};
 use super::span;
+use super::step;
 use super::store::Store;
 use super::tx::{News, Tx};
-use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Subscription};
+use crate::bus::{Answer, BusError, Delivery, Inbox, Run, Step, StepAnswer, Steps, Subscription};
 use crate::failpoint;
+use crate::outcome::RecordKey;
 
 /// Deliveries in one claim.
 const CLAIM_MAX: usize = 1024;
@@ -256,6 +259,19 @@ impl Inbox for SqliteInbox {
     async fn mark(&self, delivery: &Delivery) -> Result<bool, BusError> {
         let delivery = delivery.clone();
         self.store.call(move |tx| failpoint::after("mark.sent", settle::mark(tx, &delivery))).await
+    }
+}
+
+#[async_trait]
+impl Steps for SqliteInbox {
+    async fn recall(&self, event: RecordKey) -> Result<Vec<(String, Bytes)>, BusError> {
+        self.store.read(move |conn, now| step::recall(conn, event, now)).await
+    }
+
+    async fn record(&self, delivery: &Delivery, step: &Step) -> Result<StepAnswer, BusError> {
+        let (group, delivery, step) = (self.door.group(), delivery.clone(), step.clone());
+        let work = move |tx: &mut Tx<'_>| failpoint::after("step.sent", step::record(tx, group, &delivery, &step));
+        self.store.call(work).await
     }
 }
 

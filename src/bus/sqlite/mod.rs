@@ -31,6 +31,7 @@ mod schema;
 mod settle;
 mod span;
 mod state;
+mod step;
 mod store;
 mod takeover;
 mod trouble;

@@ -16,6 +16,7 @@ use super::intake;
 use super::process;
 use super::record;
 use super::state;
+use super::step;
 use super::tx::{Tx, position, seq_of};
 use crate::bus::relay::OUTBOX_PREFIX;
 use crate::clock::Millis;
@@ -31,6 +32,8 @@ const FENCES_MAX: usize = 4000;
 const CLAIMS_MAX: usize = 2000;
 /// Expired keys of state removed in one step.
 const KEYS_MAX: usize = 500;
+/// Expired records of steps removed in one step.
+const STEPS_MAX: usize = 2000;
 /// Dead letters looked at in one step.
 const LETTERS_MAX: usize = 500;
 
@@ -62,6 +65,7 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, memory: &mut Memory, gone
     let fences = carried::sweep(tx, FENCES_MAX)?;
     let letters = options.dead_letters_retain.map_or(Ok(0), |age| dead::sweep(tx, before(tx, age), LETTERS_MAX))?;
     let claims = intake::sweep(tx, CLAIMS_MAX)?;
+    let steps = step::sweep(tx, STEPS_MAX)?;
     let mut buried = Vec::new();
     for id in gone {
         if process::leave(tx, *id)? {
@@ -69,7 +73,7 @@ pub(super) fn step(tx: &mut Tx<'_>, options: &Options, memory: &mut Memory, gone
         }
     }
     // Where a quarter of what was looked at had expired, much of the rest has too.
-    let swept_full = letters >= LETTERS_MAX || fences >= FENCES_MAX || claims >= CLAIMS_MAX;
+    let swept_full = letters >= LETTERS_MAX || fences >= FENCES_MAX || claims >= CLAIMS_MAX || steps >= STEPS_MAX;
     let full = trimmed >= TRIMMED_MAX || keys >= KEYS_MAX || swept_full;
     let more = full || (after.is_some() && swept >= RECORDS_MAX / 4);
     Ok(Step { records_after: after.unwrap_or_default(), more, buried })

@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::group::Group;
 use super::span::{self, Span};
 use super::tx::{RETRY_PREFIX, Tx};
-use super::{carried, dead, due, group, record, state};
+use super::{carried, dead, due, group, record, state, step};
 use crate::bus::{Answer, DeadId, Delivery, ORPHANED_ALONE, Past, Run, Settling, Subscription};
 use crate::failpoint;
 use crate::judge::Verdict;
@@ -117,6 +117,7 @@ fn settle_run(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run
         return Ok(answer);
     }
     if let Some(answer) = taken(tx, run)? {
+        run.steps.map_or(Ok(()), |event| step::forget_unlettered(tx, event))?;
         acknowledge_taken(tx, settler, book, run)?;
         return Ok(answer);
     }
@@ -140,6 +141,7 @@ fn settle_run(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run
         given_up = end(tx, settler, book, run, settling)?.or(given_up);
     }
     write_record(tx, run, given_up)?;
+    end_steps(tx, run)?;
     Ok(Answer::Done { dead: given_up })
 }
 
@@ -221,7 +223,7 @@ fn end(
         Verdict::Skip { .. } => dead::replay_skipped(tx, delivery)?,
         Verdict::Retry { delay, counted, failure } => {
             failpoint::reached("retry.before");
-            let past = Past::after(delivery, failure, &run.version, tx.now, *counted);
+            let past = Past::after(delivery, failure, &run.version, tx.now, *counted).with_steps(run.steps);
             due::retry(tx, settler.group, delivery, &past, *delay)?;
         }
         Verdict::Dead { reason, failure } => {
@@ -277,6 +279,19 @@ fn release(tx: &mut Tx<'_>, mut released: Vec<Released>) -> Result<(), Fault> {
         tx.news.freed.push(first.group);
     }
     Ok(())
+}
+
+/// What was recorded of the event's steps goes with it, or stays with its dead letter.
+fn end_steps(tx: &Tx<'_>, run: &Run) -> Result<(), Fault> {
+    let Some(event) = run.steps else { return Ok(()) };
+    let is = |verdict: fn(&Verdict) -> bool| run.deliveries.iter().any(|settling| verdict(&settling.verdict));
+    if is(|verdict| matches!(verdict, Verdict::Dead { .. })) {
+        step::keep(tx, event)
+    } else if is(|verdict| *verdict == Verdict::Commit) {
+        step::forget(tx, event)
+    } else {
+        Ok(())
+    }
 }
 
 fn write_record(tx: &mut Tx<'_>, run: &Run, dead: Option<DeadId>) -> Result<(), Fault> {

@@ -57,12 +57,7 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     ctx.raw_set("snooze", action(lua, home, |_, home, args| snooze(home, args))?)?;
     ctx.raw_set("reject", action(lua, home, |_, home, args| reject(home, args))?)?;
     ctx.raw_set("snooze_if_busy", function(lua, home, |_, home, args| http::snooze_if_busy(home, args))?)?;
-    for (key, name) in [
-        ("step", "ctx:step"),
-        ("wait_for", "ctx:wait_for"),
-        ("wait_for_all", "ctx:wait_for_all"),
-        ("cancel", "ctx:cancel"),
-    ] {
+    for (key, name) in [("wait_for", "ctx:wait_for"), ("wait_for_all", "ctx:wait_for_all"), ("cancel", "ctx:cancel")] {
         ctx.raw_set(key, later(lua, home, name)?)?;
     }
     Ok(ctx)
@@ -71,7 +66,7 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
 fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<(), Problem> {
     let (own, kind, data, opts) = args;
     method(EMIT, &own)?;
-    let run = running(home, EMIT)?;
+    let run = deciding(home, EMIT)?;
     let kind = text(EMIT, "type", &kind)?;
     check_type(&kind)
         .map_err(|error| Problem::Wrong(format!("{EMIT}: type: expected an event type, got {kind:?}: {error}")))?;
@@ -164,10 +159,22 @@ pub(super) fn encode(lua: &Lua, home: &Home, run: &Run, place: (&str, &str), val
     if value.is_nil() {
         return Err(wrong(function, argument, "what JSON can keep (json.null, or {})", value));
     }
+    encode_within(lua, home, run, place, value, run.limits.payload_bytes_max)
+}
+
+/// `value` as JSON of at most `bytes_max` bytes.
+pub(super) fn encode_within(
+    lua: &Lua,
+    home: &Home,
+    run: &Run,
+    (function, argument): (&str, &str),
+    value: &Value,
+    bytes_max: usize,
+) -> Result<Json, Problem> {
     let data = run.data.borrow();
     let text = run.task.as_ref().and_then(Task::event).and_then(|event| event.data.as_ref());
     let known = data.as_ref().zip(text).map(|(table, text)| (table, &text.bytes()[..]));
-    let bounds = Bounds { bytes_max: run.limits.payload_bytes_max, ..Bounds::default() };
+    let bounds = Bounds { bytes_max, ..Bounds::default() };
     home.codec.encode(lua, value, known, &bounds).map(Json::trusted).map_err(|error| match error {
         EncodeError::Vm(error) => Problem::Vm(error),
         error => {
@@ -183,6 +190,22 @@ pub(super) fn encode(lua: &Lua, home: &Home, run: &Run, place: (&str, &str), val
 pub(super) fn running(home: &Home, function: &str) -> Result<Rc<Run>, Problem> {
     let run = home.handling(function)?;
     if run.ended() { Err(Problem::Ended) } else { Ok(run) }
+}
+
+/// The run that calls, where no step of it is under way: what a step does is not repeated with the run, so nothing in it may
+/// depend on the run's state, or say how the run ends.
+pub(super) fn deciding(home: &Home, function: &str) -> Result<Rc<Run>, Problem> {
+    let run = running(home, function)?;
+    match run.calls.borrow().step() {
+        None => {}
+        Some(step) => {
+            return Err(Problem::Wrong(format!(
+                "{function}: cannot be called inside step {step:?}, which is not run again when the run is repeated: call it \
+                 before or after the step"
+            )));
+        }
+    }
+    Ok(run)
 }
 
 async fn sleep(home: Rc<Home>, (own, time): (Value, Value)) -> Result<Value, Problem> {
@@ -201,7 +224,7 @@ fn reason_text(function: &str, reason: &Value) -> Result<Option<String>, Problem
 fn retry(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<(), Problem> {
     const RETRY: &str = "ctx:retry";
     method(RETRY, &own)?;
-    let run = running(home, RETRY)?;
+    let run = deciding(home, RETRY)?;
     let after = if after.is_nil() { Duration::ZERO } else { duration(RETRY, "after", &after)? };
     let reason = reason_text(RETRY, &reason)?.unwrap_or_else(|| "the script asked for a retry".into());
     run.end(Outcome::Retry { after, reason });
@@ -211,7 +234,7 @@ fn retry(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<(),
 fn snooze(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<(), Problem> {
     const SNOOZE: &str = "ctx:snooze";
     method(SNOOZE, &own)?;
-    let run = running(home, SNOOZE)?;
+    let run = deciding(home, SNOOZE)?;
     let after = duration(SNOOZE, "after", &after)?;
     let reason = reason_text(SNOOZE, &reason)?.unwrap_or_else(|| "the script asked for a snooze".into());
     run.end(Outcome::Snooze { after, reason });
@@ -221,7 +244,7 @@ fn snooze(home: &Home, (own, after, reason): (Value, Value, Value)) -> Result<()
 fn reject(home: &Home, (own, reason): (Value, Value)) -> Result<(), Problem> {
     const REJECT: &str = "ctx:reject";
     method(REJECT, &own)?;
-    let run = running(home, REJECT)?;
+    let run = deciding(home, REJECT)?;
     let reason = reason_text(REJECT, &reason)?.ok_or_else(|| wrong(REJECT, "reason", "text", &reason))?;
     run.end(Outcome::Reject { reason });
     Err(Problem::Ended)

@@ -126,7 +126,7 @@ fn sign(headers: &mut HeaderMap, run: &Run, task: &Task, number: u32) {
     let (Some(event), Some(key)) = (task.event(), run.key.get()) else { return };
     let identity = Identity { group: &task.program.manifest.group, kind: &event.kind, key };
     let calls = run.calls.borrow();
-    let step = calls.step.as_ref().map(|(name, _)| &**name);
+    let step = calls.step();
     let ours = [
         ("idempotency-key", identity.call_key(step, number)),
         ("traceparent", traceparent(event.traceparent.as_deref(), identity)),

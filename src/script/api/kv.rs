@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mlua::{Lua, Table, Value};
 
 use super::args::{duration, method, number, options, text, wrong};
-use super::ctx::{encode, running};
+use super::ctx::{deciding, encode};
 use super::{Home, Problem, action, over_limit, waiting};
 use crate::bus::BusError;
 use crate::failpoint;
@@ -33,7 +33,7 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
 async fn get(lua: Lua, home: Rc<Home>, (own, key): (Value, Value)) -> Result<Exact, Problem> {
     const GET: &str = "ctx.kv:get";
     method(GET, &own)?;
-    let run = running(&home, GET)?;
+    let run = deciding(&home, GET)?;
     let key = checked_key(&home, GET, &key)?;
     read(&run, GET, std::slice::from_ref(&key)).await?;
     see(&lua, &home, &run, GET, &key)
@@ -42,7 +42,7 @@ async fn get(lua: Lua, home: Rc<Home>, (own, key): (Value, Value)) -> Result<Exa
 async fn get_many(lua: Lua, home: Rc<Home>, (own, keys): (Value, Value)) -> Result<Table, Problem> {
     const GET_MANY: &str = "ctx.kv:get_many";
     method(GET_MANY, &own)?;
-    let run = running(&home, GET_MANY)?;
+    let run = deciding(&home, GET_MANY)?;
     let Value::Table(list) = &keys else { return Err(wrong(GET_MANY, "keys", "a list of keys", &keys)) };
     if list.raw_len() > KEYS_MAX {
         return Err(Problem::Wrong(format!("{GET_MANY}: keys: expected at most {KEYS_MAX}, got {}", list.raw_len())));
@@ -81,7 +81,7 @@ async fn read(run: &Rc<Run>, function: &str, keys: &[String]) -> Result<(), Prob
 }
 
 /// What was asked is wrong, or the store is: only the first is the script's concern.
-fn away(run: &Run, function: &str, error: BusError) -> Problem {
+pub(super) fn away(run: &Run, function: &str, error: BusError) -> Problem {
     if let BusError::Refused(reason) = error {
         return Problem::Wrong(format!("{function}: {reason}"));
     }
@@ -116,7 +116,7 @@ fn added(function: &str, key: &str, text: Option<&Bytes>, plus: f64) -> Result<V
 fn set(lua: &Lua, home: &Home, (own, key, value, opts): (Value, Value, Value, Value)) -> Result<(), Problem> {
     const SET: &str = "ctx.kv:set";
     method(SET, &own)?;
-    let run = running(home, SET)?;
+    let run = deciding(home, SET)?;
     let key = checked_key(home, SET, &key)?;
     if value.is_nil() {
         return Err(wrong(SET, "value", "a value; ctx.kv:delete(key) deletes", &value));
@@ -137,7 +137,7 @@ fn set(lua: &Lua, home: &Home, (own, key, value, opts): (Value, Value, Value, Va
 fn delete(home: &Home, (own, key): (Value, Value)) -> Result<(), Problem> {
     const DELETE: &str = "ctx.kv:delete";
     method(DELETE, &own)?;
-    let run = running(home, DELETE)?;
+    let run = deciding(home, DELETE)?;
     let key = checked_key(home, DELETE, &key)?;
     let deleted = run.buffer.borrow_mut().delete(&key, &run.limits);
     deleted.map_err(|over| over_limit(&run, &over))
@@ -146,7 +146,7 @@ fn delete(home: &Home, (own, key): (Value, Value)) -> Result<(), Problem> {
 fn add(home: &Home, (own, key, n): (Value, Value, Value)) -> Result<(), Problem> {
     const ADD: &str = "ctx.kv:add";
     method(ADD, &own)?;
-    let run = running(home, ADD)?;
+    let run = deciding(home, ADD)?;
     let key = checked_key(home, ADD, &key)?;
     let n = number(ADD, "n", &n)?;
     let added = run.buffer.borrow_mut().add(&key, n, &run.limits).map_err(|over| over_limit(&run, &over))?;

@@ -16,6 +16,7 @@ mod kv;
 mod log;
 mod metrics;
 mod require;
+mod step;
 mod time;
 mod uuid;
 
@@ -184,6 +185,7 @@ pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     let all = lua.create_table()?;
     all.raw_set("ctx", ctx::functions(lua, home)?)?;
     all.raw_set("kv", kv::functions(lua, home)?)?;
+    all.raw_set("step", step::functions(lua, home)?)?;
     all.raw_set("log", log::functions(lua, home)?)?;
     all.raw_set("metrics", metrics::functions(lua, home)?)?;
     all.raw_set("time", time::functions(lua, home)?)?;

@@ -104,6 +104,7 @@ impl Job {
             mode: self.mode,
             alone: self.alone,
             hot: self.hot.clone(),
+            steps: self.steps.clone(),
             reply: self.reply.clone(),
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::super::watchdog::Patience;
 use super::super::{Finished, Job, Limits, LoadOptions, Mode, Program, Services, Sources, load};
 use super::{Pool, Post};
-use crate::bus::{BusError, Delivery, Lease, Ledger, Recorded};
+use crate::bus::{BusError, Delivery, Lease, Ledger, Recorded, Step, StepAnswer, Steps};
 use crate::clock::SystemClock;
 use crate::event::{EntryId, Event, Json};
 use crate::outcome::{Outcome, RecordKey, Release};
@@ -27,6 +27,17 @@ impl Ledger for NoState {
 
     async fn recorded(&self, keys: &[RecordKey]) -> Result<Vec<Option<Recorded>>, BusError> {
         Ok(vec![None; keys.len()])
+    }
+}
+
+#[async_trait]
+impl Steps for NoState {
+    async fn recall(&self, _: RecordKey) -> Result<Vec<(String, Bytes)>, BusError> {
+        Ok(Vec::new())
+    }
+
+    async fn record(&self, _: &Delivery, _: &Step) -> Result<StepAnswer, BusError> {
+        Ok(StepAnswer::Recorded)
     }
 }
 
@@ -92,7 +103,15 @@ impl Rig {
 
     fn submit(&self, deliveries: Vec<Arc<Delivery>>) {
         let (program, reply) = (self.program.clone(), self.reply.clone());
-        self.pool.submit(Job { program, deliveries, mode: Mode::Live, alone: false, hot: Arc::default(), reply });
+        self.pool.submit(Job {
+            program,
+            deliveries,
+            mode: Mode::Live,
+            alone: false,
+            hot: Arc::default(),
+            steps: Arc::new(NoState),
+            reply,
+        });
     }
 
     /// The outcomes of the next `count` runs, by number.

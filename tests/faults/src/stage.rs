@@ -29,12 +29,13 @@ pub const HANDLERS: &[(&str, &str)] = &[
     ("tock", include_str!("../handlers/tock.luau")),
     ("doom", include_str!("../handlers/doom.luau")),
     ("order", include_str!("../handlers/order.luau")),
+    ("step", include_str!("../handlers/step.luau")),
 ];
 
 /// The same, where no idempotency record hides that one event was committed by two processes. Only for faults after which
 /// the store is as it was.
 pub const UNRECORDED: &[(&str, &str)] =
-    &[HANDLERS[0], ("tock", include_str!("../handlers/tock_unrecorded.luau")), HANDLERS[2], HANDLERS[3]];
+    &[HANDLERS[0], ("tock", include_str!("../handlers/tock_unrecorded.luau")), HANDLERS[2], HANDLERS[3], HANDLERS[4]];
 
 /// The real binary: it lies beside this program.
 pub fn binary() -> PathBuf {

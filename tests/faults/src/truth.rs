@@ -26,6 +26,9 @@ pub fn events(n: u64) -> Vec<Emit> {
     if n.is_multiple_of(25) {
         events.push(event("doom", format!("doom-{n}"), json!({ "n": n })));
     }
+    if n.is_multiple_of(5) {
+        events.push(event("step", format!("step-{n}"), json!({ "n": n })));
+    }
     if n.is_multiple_of(10) {
         let order = |which: &str| event("order", format!("order-{n}-{which}"), json!({ "key": n.to_string() }));
         events.extend([order("a"), order("b")]);
@@ -78,6 +81,9 @@ impl Truth {
         }
         for n in (1..=last).filter(|n| n.is_multiple_of(10) && !is_gone(Kind::Order, *n as i64)) {
             sums.insert(format!("orders/{n}"), 1);
+        }
+        for n in (1..=last).filter(|n| n.is_multiple_of(5) && !is_gone(Kind::Step, *n as i64)) {
+            sums.insert(format!("steps/{n}"), 1);
         }
         let sums = sums.into_iter().map(|(key, value)| (key, json!(value)));
         let lists = lists.into_iter().map(|(key, value)| (key, json!(value)));
@@ -213,6 +219,7 @@ mod tests {
         assert_eq!(all.len() - gone(Kind::Tick, 4).len(), 4, "ticks, sum, and both tocks");
         assert_eq!(all.len() - gone(Kind::Tock, -4).len(), 1);
         assert_eq!(all.len() - gone(Kind::Order, 10).len(), 1);
+        assert_eq!(all.len() - gone(Kind::Step, 5).len(), 1);
         let held = Held { state: all, dead: Vec::new() };
         assert_eq!(Truth::without(50, [Unit { kind: Kind::Doom, n: 25 }].into()).compare(&held).lost, 2, "7 and 50");
     }

@@ -74,6 +74,8 @@ pub fn outcome(outcome: &Outcome) -> &'static str {
         Outcome::Released(Release::StoreAway) => "store away",
         Outcome::Released(Release::Moved) => "moved",
         Outcome::Released(Release::Stuck) => "stuck",
+        Outcome::Released(Release::Stale) => "stale",
+        Outcome::Released(Release::Lost) => "fenced in a step",
     }
 }
 

@@ -11,6 +11,7 @@ pub mod records;
 pub mod retries;
 pub mod settle;
 pub mod sharing;
+pub mod steps;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +86,10 @@ macro_rules! suite {
                 dead::{keeps_all_that_is_known, keeps_raw_what_is_no_event, replays_once, replaces_a_letter_that_dies_again,
                     keeps_a_letter_whose_replay_was_skipped, lists_by_page_and_discards,
                     holds_its_key_after_it_was_discarded, lets_a_replay_pass_that_was_discarded};
+                steps::{records_once_and_the_first_write_wins, records_nothing_of_what_is_not_ours,
+                    keeps_steps_from_attempt_to_attempt, keeps_steps_when_nothing_is_settled, forgets_the_steps_of_a_duplicate,
+                    a_replay_resumes_with_the_steps_of_its_letter, a_duplicate_leaves_the_steps_of_a_dead_letter,
+                    discarding_a_letter_forgets_its_steps, a_take_over_finds_the_steps_of_the_dead, a_zombie_records_nothing};
                 sharing::{delivers_nothing_twice, wakes_the_other_process, takes_over_from_the_dead, shares_what_the_dead_left,
                     fences_a_zombie, counts_deaths_under_the_mark, releases_to_the_others, adds_up_over_many_deaths,
                     moves_due_work_of_the_dead};
@@ -229,6 +234,7 @@ pub fn run(delivery: &Arc<Delivery>, verdict: Verdict) -> Run {
         reads: Vec::new(),
         effects: Effects::default(),
         record: None,
+        steps: None,
         version: "v1".into(),
     }
 }

@@ -26,6 +26,11 @@ async fn a_killer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step() {
+    crash::a_step_is_not_run_again_after_its_process_was_killed(Place::server(Kind::Redis)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_process() {
     crash::what_a_stopped_process_still_does_when_it_goes_on_is_fenced(Place::server(Kind::Redis)).await;
 }

@@ -45,6 +45,7 @@ impl Runner for Done {
             outcome: Outcome::Done(Effects::default()),
             reads: Vec::new(),
             record: None,
+            steps: None,
             version: job.program.version.clone(),
             held: Vec::new(),
             usage: Usage::default(),

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use moontide::bus::{DeadId, Past, Recorded, Undecodable};
+use moontide::bus::{BusError, DeadId, Past, Recorded, StepAnswer, Undecodable};
 use moontide::event::{EntryId, Event, Json};
 use moontide::outcome::{Change, Effects, Outcome, RecordKey};
 use moontide::script::{Finished, Granted, Limits, LoadOptions, Secrets, Sources, load};
 use moontide::units;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::rig::{MemoryLedger, NOW, Rig, delivery, event};
+use super::steps::{MemorySteps, unplugged};
 
 pub struct Case {
     pub name: String,
@@ -53,10 +55,14 @@ impl Case {
             Err(error) => json!({ "load": error.problems }),
             Ok(program) => {
                 let mut rig = Rig::new(1, self.ledger(&program.manifest.group));
+                rig.steps = Arc::new(self.steps());
                 let manifest = format!("{:?}", program.manifest);
                 rig.submit(&Arc::new(program), vec![self.delivery()], self.given["alone"] == true);
                 let finished = rig.finished(1).pop().expect("one was submitted");
                 let mut came = outcome(&finished);
+                let text = |result: &Bytes| String::from_utf8_lossy(result).into_owned();
+                let recorded = rig.steps.recorded.lock();
+                came["recorded"] = recorded.iter().map(|(name, result)| format!("{name} = {}", text(result))).collect();
                 came["manifest"] = manifest.into();
                 came
             }
@@ -91,6 +97,9 @@ impl Case {
             let text = value.as_str().and_then(|text| text.strip_prefix("raw:")).map(str::to_owned);
             ledger.state.insert(key.clone(), Bytes::from(text.unwrap_or_else(|| value.to_string())));
         }
+        for (key, value) in self.given["moves"].as_object().into_iter().flatten() {
+            ledger.moves.insert(key.clone(), Bytes::from(value.to_string()));
+        }
         for (key, by) in self.given["recorded"].as_object().into_iter().flatten() {
             let dead = by["dead"].as_u64().map(DeadId);
             let contested = by["contested"] == true;
@@ -98,6 +107,22 @@ impl Case {
             ledger.records.insert(RecordKey::new(group, "order.created", key), recorded);
         }
         ledger
+    }
+
+    fn steps(&self) -> MemorySteps {
+        let answers: Vec<Result<StepAnswer, BusError>> = match self.given["steps_answer"].as_str() {
+            Some("fenced") => vec![Ok(StepAnswer::Fenced)],
+            Some("known") => vec![Ok(StepAnswer::Known(Bytes::from("\"theirs\"")))],
+            Some("away twice") => vec![Err(unplugged()), Err(unplugged())],
+            _ => Vec::new(),
+        };
+        let recorded = self.given["steps"].as_object().into_iter().flatten();
+        let recorded = recorded.map(|(name, result)| {
+            let text = result.as_str().expect("a result is JSON text");
+            (name.clone(), Bytes::from(text.to_owned()))
+        });
+        let away = self.given["steps_answer"] == "away";
+        MemorySteps { recorded: Mutex::new(recorded.collect()), away, answers: Mutex::new(answers.into()) }
     }
 
     fn delivery(&self) -> moontide::bus::Delivery {
@@ -115,6 +140,7 @@ impl Case {
                 first_received: NOW,
                 failures: Vec::new(),
                 replay_of: replay.map(DeadId),
+                steps: None,
             }));
         }
         delivery

@@ -9,6 +9,7 @@ mod fair;
 mod leftovers;
 mod pool;
 mod rig;
+mod steps;
 
 use std::path::Path;
 

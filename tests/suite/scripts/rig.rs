@@ -17,6 +17,8 @@ use moontide::script::{Finished, Job, LoadOptions, Mode, Pool, Program, Services
 use moontide::streams::Streams;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::steps::MemorySteps;
+
 /// 2026-11-21T00:24:00Z.
 pub const NOW: i64 = 1_795_220_640_000;
 
@@ -25,6 +27,10 @@ pub const NOW: i64 = 1_795_220_640_000;
 pub struct MemoryLedger {
     pub state: HashMap<String, Bytes>,
     pub records: HashMap<RecordKey, Recorded>,
+    /// What some keys hold from the second reading on.
+    pub moves: HashMap<String, Bytes>,
+    /// How often state was read.
+    pub readings: AtomicUsize,
     /// Every question is answered with [`BusError::Away`].
     pub away: bool,
     /// Questions so far.
@@ -45,7 +51,9 @@ impl MemoryLedger {
 impl Ledger for MemoryLedger {
     async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, BusError> {
         self.ask()?;
-        Ok(keys.iter().map(|key| self.state.get(key).cloned()).collect())
+        let again = self.readings.fetch_add(1, Ordering::SeqCst) > 0;
+        let moved = |key: &String| self.moves.get(key).filter(|_| again);
+        Ok(keys.iter().map(|key| moved(key).or_else(|| self.state.get(key)).cloned()).collect())
     }
 
     async fn recorded(&self, keys: &[RecordKey]) -> Result<Vec<Option<Recorded>>, BusError> {
@@ -98,6 +106,7 @@ pub struct Rig {
     reply: UnboundedSender<Vec<Finished>>,
     answers: UnboundedReceiver<Vec<Finished>>,
     pub hot: Arc<HotKeys>,
+    pub steps: Arc<MemorySteps>,
 }
 
 impl Rig {
@@ -108,7 +117,7 @@ impl Rig {
     pub fn over(threads: usize, ledger: Arc<MemoryLedger>) -> Self {
         let pool = Pool::start(threads, services(ledger)).expect("threads can be started");
         let (reply, answers) = unbounded_channel();
-        Self { pool: Some(pool), reply, answers, hot: Arc::default() }
+        Self { pool: Some(pool), reply, answers, hot: Arc::default(), steps: Arc::default() }
     }
 
     pub fn pool(&self) -> &Pool {
@@ -128,6 +137,7 @@ impl Rig {
             mode: Mode::Live,
             alone,
             hot: self.hot.clone(),
+            steps: self.steps.clone(),
             reply: self.reply.clone(),
         });
     }

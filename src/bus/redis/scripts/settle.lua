@@ -115,8 +115,8 @@ local function give_back(stream, from)
   end
 end
 
--- Applies a verdict; returns the dead letter, if the delivery became one. `record`: the key of the run's, or ''.
-local function finish(from, record)
+-- Applies a verdict; returns the dead letter, if the delivery became one. `record`, `steps`: the keys of the run's, or ''.
+local function finish(from, record, steps)
   local stream, replay, verdict = streams[ARGV[from]], ARGV[from + 4], ARGV[from + 5]
   if verdict == 'F' then return give_back(stream, from) end
   local letter
@@ -128,6 +128,12 @@ local function finish(from, record)
     if original ~= '' then redis.call('HSET', originals, letter, original) end
     redis.call('HSET', ours, letter, dead .. ' ' .. (record ~= '' and record or '-') .. ' ' .. group)
     redis.call('HINCRBY', standing, 'dead', 1)
+    if steps ~= '' then
+      -- They are this letter's now, and not those of one that it replaces.
+      redis.call('HDEL', lettered, replay)
+      redis.call('HSET', lettered, letter, steps)
+      redis.call('PERSIST', steps)
+    end
   end
   if replay ~= '' then
     if verdict == 'S' then
@@ -206,11 +212,15 @@ local function put(puts)
 end
 
 -- Why the host's own keys cannot take what a run leaves besides its effects.
-local function unfit_own(retries, dies)
+local function unfit_own(retries, dies, steps)
   local why
   if retries then why = unfit(parked, 'stream') or unfit(due, 'zset') or unfit(delayed, 'hash') end
   if dies then why = why or unfit(dead, 'stream') end
   for _, key in ipairs(dies and { ours, originals, standing } or {}) do why = why or unfit(key, 'hash') end
+  if steps ~= '' then
+    why = why or barred('DEL', steps) or barred('PERSIST', steps) or barred('HSET', lettered, 'a', 'b')
+    if dies then why = why or unfit(lettered, 'hash') end
+  end
   return why
 end
 
@@ -218,7 +228,7 @@ local function run()
   local count = ARGV[at]
   local deliveries = at + 1
   local place = deliveries
-  local ours, goes_back, retries, dies = true, true, false, false
+  local ours, goes_back, retries, dies, commits = true, true, false, false, false
   for _ = 1, count do
     local stream, entry, verdict = streams[ARGV[place]], ARGV[place + 1], ARGV[place + 5]
     if stream.gone then return 'R' end
@@ -228,6 +238,7 @@ local function run()
     goes_back = goes_back and verdict == 'F'
     retries = retries or verdict == 'R'
     dies = dies or verdict == 'D'
+    commits = commits or verdict == 'C'
     place = after_delivery(place)
   end
   if not ours then return 'F' end
@@ -240,14 +251,18 @@ local function run()
   end
   if moved and not goes_back then return 'C' .. moved end
 
-  local record, token, window, pass = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local record, token, window, pass, steps = unpack(ARGV, at, at + 4)
   if record ~= '' then
     local held = redis.call('GET', record)
-    if held and holds(held, pass) then return taken(held, token, deliveries, count) end
+    if held and holds(held, pass) then
+      -- Those that stay for ever are a dead letter's.
+      if steps ~= '' and redis.call('PTTL', steps) >= 0 then redis.call('DEL', steps) end
+      return taken(held, token, deliveries, count)
+    end
   end
 
-  local events = ARGV[at + 4]
-  local first_event = at + 5
+  local events = ARGV[at + 5]
+  local first_event = at + 6
   local why, puts
   local writes = first_event
   if events > 0 then
@@ -257,7 +272,7 @@ local function run()
   if ARGV[writes] ~= 0 then
     why, puts = plan(writes + 1, ARGV[writes])
   end
-  if retries or dies then why = why or unfit_own(retries, dies) end
+  if retries or dies or steps ~= '' then why = why or unfit_own(retries, dies, steps) end
   if why then return 'I' .. why end
 
   if events > 0 then
@@ -268,13 +283,14 @@ local function run()
   local letter
   place = deliveries
   for _ = 1, count do
-    letter = finish(place, record) or letter
+    letter = finish(place, record, steps) or letter
     place = after_delivery(place)
   end
   if record ~= '' then
     local value = letter and 'dead ' .. letter .. ' ' .. token or 'committed ' .. token
     redis.call('SET', record, value, 'PX', window)
   end
+  if commits and steps ~= '' then redis.call('DEL', steps) end
   return letter and 'D' .. letter or 'D'
 end
 

@@ -17,6 +17,7 @@ fn delivery(event: Result<Event, Undecodable>) -> Delivery {
         first_received: 0,
         failures: Vec::new(),
         replay_of: None,
+        steps: None,
     };
     Delivery {
         lease: Lease { claim: 1, epoch: 1 },

@@ -97,7 +97,7 @@ type Stored = BTreeMap<(String, String), u64>;
 
 fn stored(stage: &Stage) -> Stored {
     let mut stored = Stored::new();
-    for kind in ["tick", "doom", "order"] {
+    for kind in ["tick", "doom", "order", "step"] {
         let ids = match &stage.place {
             Place::Server(server) => ids_on_server(server, kind),
             Place::File => ids_in_file(stage, kind),

@@ -19,10 +19,11 @@ pub enum Kind {
     Tock,
     Doom,
     Order,
+    Step,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Tick, Self::Tock, Self::Doom, Self::Order];
+    pub const ALL: [Self; 5] = [Self::Tick, Self::Tock, Self::Doom, Self::Order, Self::Step];
 
     /// Of its events, its handler and its handler's group.
     pub fn name(self) -> &'static str {
@@ -31,6 +32,7 @@ impl Kind {
             Self::Tock => "tock",
             Self::Doom => "doom",
             Self::Order => "order",
+            Self::Step => "step",
         }
     }
 
@@ -147,6 +149,7 @@ impl Seen {
                 Some(("ticks", n)) => (Kind::Tick, n),
                 Some(("tocks", n)) => (Kind::Tock, n),
                 Some(("orders", n)) => (Kind::Order, n),
+                Some(("steps", n)) => (Kind::Step, n),
                 _ => continue,
             };
             if let Ok(n) = n.parse() {

@@ -117,7 +117,7 @@ fn any_run(bytes: &mut Unstructured<'_>, delivery: Arc<Delivery>, prefix: &str) 
         }
     }
     let deliveries = vec![Settling { delivery, verdict }];
-    Ok(Run { deliveries, reads: Vec::new(), effects, record: None, version: "v".into() })
+    Ok(Run { deliveries, reads: Vec::new(), effects, record: None, steps: None, version: "v".into() })
 }
 
 fn any_write(bytes: &mut Unstructured<'_>, prefix: &str) -> Result<Write> {

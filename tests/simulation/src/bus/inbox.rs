@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moontide::bus::{Answer, BusError, Delivery, Inbox, ORPHANED_ALONE, Run, backoff};
+use bytes::Bytes;
+use moontide::bus::{
+    Answer, BusError, Delivery, Inbox, ORPHANED_ALONE, Run, Step as Recorded, StepAnswer, Steps, backoff,
+};
+use moontide::outcome::RecordKey;
 use tokio::sync::oneshot;
 
 use super::call::{Luck, lost, to_store};
@@ -61,6 +65,18 @@ impl Inbox for ModelInbox {
             });
         }
         marked
+    }
+}
+
+/// The model's handlers have no steps.
+#[async_trait]
+impl Steps for ModelInbox {
+    async fn recall(&self, _: RecordKey) -> Result<Vec<(String, Bytes)>, BusError> {
+        Ok(Vec::new())
+    }
+
+    async fn record(&self, _: &Delivery, _: &Recorded) -> Result<StepAnswer, BusError> {
+        Err(BusError::Refused("the model keeps no steps".into()))
     }
 }
 

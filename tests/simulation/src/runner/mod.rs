@@ -190,6 +190,7 @@ async fn run(
         outcome,
         reads: running.reads,
         record: running.record,
+        steps: None,
         version: running.program.version.clone(),
         held: running.held,
         usage: Usage::default(),

@@ -101,6 +101,7 @@ impl Load {
 pub fn units(first: u64, last: u64) -> impl Iterator<Item = Unit> {
     let unit = |kind, n: i64| Unit { kind, n };
     (first as i64..=last as i64).flat_map(move |n| {
-        [unit(Kind::Tick, n), unit(Kind::Tock, n), unit(Kind::Tock, -n), unit(Kind::Doom, n), unit(Kind::Order, n)]
+        let others = [Kind::Doom, Kind::Order, Kind::Step].map(|kind| unit(kind, n));
+        [unit(Kind::Tick, n), unit(Kind::Tock, n), unit(Kind::Tock, -n)].into_iter().chain(others)
     })
 }
