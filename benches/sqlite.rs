@@ -152,6 +152,7 @@ fn run(delivery: Delivery) -> Run {
             text: key,
             window: Duration::from_secs(3600),
         }),
+        steps: None,
         version: "v1".into(),
     }
 }

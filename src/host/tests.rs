@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::bus::{
-    Answer, Bus, Delivery, Features, GroupStatus, HandlerReport, Inbox, Overview, Run, Subscribed, Subscription,
-    Undecodable, backoff,
+    Answer, Bus, Delivery, Features, GroupStatus, HandlerReport, Inbox, Overview, Run, Step, StepAnswer, Steps,
+    Subscribed, Subscription, Undecodable, backoff,
 };
 use crate::config::{self, Flags};
 use crate::event::{EntryId, Event, Json};
