@@ -135,6 +135,40 @@ async fn a_busy_service_puts_the_event_off_without_an_attempt() {
 }
 
 #[tokio::test]
+async fn a_call_in_a_step_is_made_until_it_is_answered_and_then_never_again() {
+    let server = Server::start().await;
+    let script = r#"
+        return {
+            on = "go",
+            retry = { attempts = 3, delay = "1ms", jitter = 0 },
+            handle = function(event, ctx)
+                local service = config.get("service")
+                local status = ctx:step("charge", function()
+                    http.get(service .. "/asked")
+                    local answer = http.post(service .. "/busy")
+                    ctx:snooze_if_busy(answer)
+                    return answer.status
+                end)
+                http.post(service .. "/after")
+                if ctx.attempt == 1 then
+                    error("once more")
+                end
+                ctx.kv:set("done", status)
+            end,
+        }"#;
+    let desk = desk(&server, "", &[("go", script)]).await;
+    desk.emit(go(1)).await;
+    desk.until_state("done", "200").await;
+    let keys = |path: &str| -> Vec<String> {
+        let seen = server.seen().into_iter().filter(|seen| seen.path == path);
+        seen.map(|seen| seen.headers["idempotency-key"].clone()).collect()
+    };
+    let (busy, after) = (keys("/busy"), keys("/after"));
+    assert_eq!((busy.len(), after.len()), (2, 2), "busy once, and not asked again when the run is repeated");
+    assert!(busy[0] == busy[1] && after[0] == after[1] && busy[0] != after[0], "{busy:?} {after:?}");
+}
+
+#[tokio::test]
 async fn nothing_is_unpacked_and_json_says_what_is_wrong_with_it() {
     let server = Server::start().await;
     let script = r#"
