@@ -38,7 +38,7 @@ struct Clients {
 impl Outbound {
     /// A client whose connections live on the runtime that this is called on.
     pub fn new(observer: Arc<dyn Observer>) -> Arc<Self> {
-        Self::with_names(Arc::new(SystemNames), observer)
+        Self::with_names(Arc::new(SystemNames::default()), observer)
     }
 
     pub(super) fn with_names(names: Arc<dyn Names>, observer: Arc<dyn Observer>) -> Arc<Self> {

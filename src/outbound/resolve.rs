@@ -6,11 +6,12 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::sync::Semaphore;
 
 use super::address::{Special, special};
 
@@ -23,13 +24,32 @@ pub trait Names: Send + Sync {
     fn look_up(&self, name: &str) -> Looking;
 }
 
+/// Questions to the operating system that are open at a time: each holds a thread of the runtime until it is answered, whoever
+/// has given up meanwhile.
+const LOOK_UPS_MAX: usize = 64;
+
 /// As the operating system has it.
-pub struct SystemNames;
+pub struct SystemNames(Arc<Semaphore>);
+
+impl Default for SystemNames {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LOOK_UPS_MAX)))
+    }
+}
 
 impl Names for SystemNames {
     fn look_up(&self, name: &str) -> Looking {
-        let name = name.to_owned();
-        Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect()) })
+        let (name, places) = (name.to_owned(), self.0.clone());
+        Box::pin(async move {
+            let place = places.acquire_owned().await.map_err(io::Error::other)?;
+            let ask = move || {
+                let found =
+                    (name.as_str(), 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
+                drop(place);
+                found
+            };
+            tokio::task::spawn_blocking(ask).await.map_err(io::Error::other)?
+        })
     }
 }
 

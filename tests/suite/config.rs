@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use moontide::config::{BusUrl, Config, ConfigProblems, DEFAULT_TOML, Flags, Surroundings, load_in};
 use moontide::judge::RetryPolicy;
+use moontide::outbound::HostGrant;
 use moontide::script::Limits;
 use tempfile::TempDir;
 
@@ -319,7 +320,9 @@ fn dead_letters_lie_where_nothing_else_does_and_in_a_layout_that_can_be_written(
 #[test]
 fn the_most_specific_word_on_a_handler_counts() {
     let text = "[handlers.'**']\nconcurrency = 1\nlimits = { cpu = '2s', emits = 5 }\n\
-                [handlers.'billing/*']\nlimits = { cpu = '3s' }\ngrants = { secrets = ['key'], state = ['billing/'] }\n\
+                [handlers.'billing/*']\nlimits = { cpu = '3s' }\n\
+                [handlers.'billing/*'.grants]\nsecrets = ['key']\nstate = ['billing/']\n\
+                hosts = ['api.example', { host = 'shop.internal', private = true }]\n\
                 [handlers.'billing/charge']\nconcurrency = 9\n\
                 [secrets]\nkey = { env = 'THE_KEY' }\n[values]\ncurrency = 'EUR'\nrate = 3";
     let config = given(text).variable("THE_KEY", "s3cret").load().expect("the configuration is right");
@@ -327,12 +330,16 @@ fn the_most_specific_word_on_a_handler_counts() {
     assert_eq!(charge.concurrency, Some(9));
     assert_eq!((charge.limits.cpu, charge.limits.emits_max), (Duration::from_secs(3), 5));
     assert_eq!(charge.granted.state, Some(vec!["billing/".to_owned()]));
-    assert_eq!(charge.granted.values["key"], "s3cret");
+    assert_eq!(charge.granted.secrets.get("key"), Some("s3cret"));
+    let hosts: Vec<_> = charge.granted.hosts.iter().map(HostGrant::as_str).collect();
+    assert_eq!(hosts, ["api.example", "shop.internal"]);
+    assert_eq!(charge.granted.hosts.iter().map(HostGrant::is_private).collect::<Vec<_>>(), [false, true]);
     let other = config.options_for("mail");
     assert_eq!((other.concurrency, other.limits.cpu), (Some(1), Duration::from_secs(2)));
     assert_eq!(other.granted.state, None);
     let values: Vec<_> = other.granted.values.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(values, ["currency=EUR", "rate=3"], "values are everybody's, secrets are not");
+    assert!(other.granted.secrets.get("key").is_none() && other.granted.hosts.is_empty());
     assert!(!format!("{config:?}").contains("s3cret"), "a secret is not printed");
 }
 
@@ -420,7 +427,7 @@ fn a_secret_file_that_everybody_can_read_is_refused() {
     assert_eq!(case.problems(), ["moontide.toml: secrets.key: everybody can read the file key; run: chmod o-rwx key"]);
     allow(0o600);
     let options = case.load().expect("the configuration is right").options_for("x");
-    assert_eq!(options.granted.values["key"], "s3cret", "the line break at the end is dropped");
+    assert_eq!(options.granted.secrets.get("key"), Some("s3cret"), "the line break at the end is dropped");
 }
 
 #[test]

@@ -2,20 +2,23 @@
 //!
 //! Owns which headers a script may set. Shows the value of none of them: it may be a secret.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mlua::{Lua, Table, Value};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
-use super::args::{describe, wrong};
+use super::args::{describe, duration, wrong};
 use super::{Home, Problem};
 use crate::script::convert::{Bounds, EncodeError};
 use crate::script::run::Run;
 use crate::units;
 
-pub(super) const CONTENT_TYPE: HeaderName = reqwest::header::CONTENT_TYPE;
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("moontide/", env!("CARGO_PKG_VERSION")));
 
+/// How long an answer may take, where a script says nothing.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 100;
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 /// What the connection itself says.
@@ -31,6 +34,31 @@ const HOSTS_OWN: [&str; 10] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// What a script says of a call besides method and URL.
+pub(super) struct Parts {
+    pub headers: HeaderMap,
+    pub body: Option<Bytes>,
+    pub timeout: Duration,
+    /// Longest body of the answer; `None`: it does not say.
+    pub max_bytes: Option<usize>,
+}
+
+impl Parts {
+    /// Reads them out of the options.
+    pub fn read(lua: &Lua, home: &Home, run: &Run, function: &str, opts: Option<&Table>) -> Result<Self, Problem> {
+        let mut headers = headers_of(function, opts)?;
+        let body = body_of(lua, home, run, function, opts)?;
+        if let Some((_, true)) = &body {
+            headers.entry(CONTENT_TYPE).or_insert(JSON);
+        }
+        let timeout = match field(opts, "timeout")? {
+            Value::Nil => TIMEOUT,
+            given => duration(function, "opts.timeout", &given)?,
+        };
+        Ok(Self { headers, body: body.map(|(body, _)| body), timeout, max_bytes: max_bytes_of(function, opts)? })
+    }
+}
 
 fn field(opts: Option<&Table>, key: &str) -> Result<Value, Problem> {
     Ok(opts.map(|opts| opts.raw_get(key)).transpose()?.unwrap_or(Value::Nil))
@@ -95,7 +123,7 @@ pub(super) fn with_query(function: &str, url: &str, opts: Option<&Table>) -> Res
 }
 
 /// The headers of a call, with those that every call has.
-pub(super) fn headers_of(function: &str, opts: Option<&Table>) -> Result<HeaderMap, Problem> {
+fn headers_of(function: &str, opts: Option<&Table>) -> Result<HeaderMap, Problem> {
     let given = named(function, "opts.headers", &field(opts, "headers")?)?;
     if given.len() > HEADERS_MAX {
         let got = given.len();
@@ -121,7 +149,7 @@ pub(super) fn headers_of(function: &str, opts: Option<&Table>) -> Result<HeaderM
 }
 
 /// The body, and whether it is JSON; `None`: none.
-pub(super) fn body_of(
+fn body_of(
     lua: &Lua,
     home: &Home,
     run: &Run,
@@ -149,7 +177,7 @@ pub(super) fn body_of(
 }
 
 /// How long the answer's body may be.
-pub(super) fn max_bytes_of(function: &str, opts: Option<&Table>) -> Result<Option<usize>, Problem> {
+fn max_bytes_of(function: &str, opts: Option<&Table>) -> Result<Option<usize>, Problem> {
     const EXPECTED: &str = "a size such as \"64 KiB\"";
     let given = field(opts, "max_bytes")?;
     let read = match &given {

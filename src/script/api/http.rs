@@ -4,14 +4,13 @@
 //! header's value, a path or a body, which may be secret.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use mlua::{Lua, Table, Value};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
-use super::args::{duration, method, optional_text, options, text, wrong};
-use super::call_parts::{CONTENT_TYPE, JSON, body_of, headers_of, max_bytes_of, with_query};
+use super::args::{method, optional_text, options, text, wrong};
+use super::call_parts::{Parts, with_query};
 use super::ctx::running;
 use super::{Home, Problem, function, over_limit, waiting};
 use crate::outbound::{Answer, Call, CallError, Identity, Target, busy_for, traceparent};
@@ -20,8 +19,6 @@ use crate::script::calls::Calls;
 use crate::script::convert::{DecodeError, Exact};
 use crate::script::run::{Run, Task};
 
-/// How long an answer may take, where a script says nothing.
-const TIMEOUT: Duration = Duration::from_secs(10);
 const OPTIONS: [&str; 6] = ["headers", "query", "json", "body", "timeout", "max_bytes"];
 const REQUEST_OPTIONS: [&str; 8] = ["method", "url", "headers", "query", "json", "body", "timeout", "max_bytes"];
 const VERBS: [(&str, &str, Method); 6] = [
@@ -82,7 +79,7 @@ async fn call(
     lua: &Lua,
     home: &Home,
     (function, argument): (&str, &str),
-    verb: Method,
+    method: Method,
     url: &Value,
     opts: Option<&Table>,
 ) -> Result<Table, Problem> {
@@ -90,26 +87,19 @@ async fn call(
     let Some(task) = &run.task else { return Err(Problem::Ended) };
     let url = with_query(function, &text(function, argument, url)?, opts)?;
     let target = Target::parse(&url).map_err(|why| Problem::Wrong(format!("{function}: {argument}: {why}")))?;
-    let (mut headers, body) = (headers_of(function, opts)?, body_of(lua, home, &run, function, opts)?);
-    if let Some((_, true)) = &body {
-        headers.entry(CONTENT_TYPE).or_insert(JSON);
-    }
-    let asked_max = max_bytes_of(function, opts)?;
-    let given = opts.map(|opts| opts.raw_get::<Value>("timeout")).transpose()?.filter(|given| !given.is_nil());
-    let timeout = given.map(|given| duration(function, "opts.timeout", &given)).transpose()?.unwrap_or(TIMEOUT);
+    let Parts { mut headers, body, timeout, max_bytes: asked_max } = Parts::read(lua, home, &run, function, opts)?;
     let Some(outbound) = &task.services.outbound else {
         return Err(Problem::Wrong(format!("{function}: there is no network here")));
     };
-    let body = body.map(|(body, _)| body);
     let sent = body.as_ref().map_or(0, |body| body.len());
     let number = run.calls.borrow_mut().begin(sent, &run.limits).map_err(|over| over_limit(&run, &over))?;
     sign(&mut headers, &run, task, number);
     let left = run.calls.borrow().bytes_left(&run.limits);
     let max_bytes = asked_max.unwrap_or(left).min(left);
-    let what = format!("{verb} {}", target.place());
+    let what = format!("{method} {}", target.place());
     let (handler, grants) = (home.name.clone(), home.granted.hosts.clone());
     run.waits_for.replace(Some(what.clone()));
-    let called = outbound.call(Call { handler, grants, method: verb, target, headers, body, timeout, max_bytes }).await;
+    let called = outbound.call(Call { handler, grants, method, target, headers, body, timeout, max_bytes }).await;
     run.waits_for.replace(None);
     let answer = called.map_err(|error| match error {
         CallError::TooLong(max) if max == left && asked_max.is_none_or(|asked| asked > left) => {

@@ -4,6 +4,7 @@ mod bounds;
 mod calls;
 mod granting;
 mod server;
+mod trust;
 
 use moontide::bus::DeadLetter;
 use moontide::outcome::Emit;

@@ -17,7 +17,7 @@ mod resets;
 mod rig;
 mod storm;
 mod strange;
-mod tls;
+pub mod tls;
 
 use harness::RedisHarness;
 use moontide_stage::server::{Kind, Server};

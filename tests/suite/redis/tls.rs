@@ -15,7 +15,7 @@ fn openssl(folder: &Path, arguments: &str) {
 }
 
 /// A CA, and a certificate for `localhost` and no other name.
-fn certificates(folder: &Path) {
+pub fn certificates(folder: &Path) {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
     openssl(folder, &format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=ca"));
     openssl(folder, &format!("req -new {key} -keyout server.key -out server.csr -subj /CN=server"));
