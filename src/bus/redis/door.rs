@@ -25,6 +25,8 @@ pub(super) struct Door {
     left: AtomicBool,
     /// The group vanished somewhere, or there may be streams to join.
     reopen: AtomicBool,
+    /// Rung when a read has ended.
+    read_ended: Notify,
     /// The highest number of a batch that any inbox of this process has had.
     highest: Arc<AtomicU64>,
     state: Mutex<State>,
@@ -103,6 +105,7 @@ impl Door {
             new: AtomicBool::new(true),
             left: AtomicBool::new(true),
             reopen: AtomicBool::new(false),
+            read_ended: Notify::new(),
             highest,
             state: Mutex::new(state),
         }
@@ -163,7 +166,7 @@ impl Door {
             self.bell.notify_one();
             return Err(error);
         }
-        if state.reading || !self.new.swap(false, Ordering::AcqRel) {
+        if state.closed || state.reading || !self.new.swap(false, Ordering::AcqRel) {
             return Ok(Next::Wait);
         }
         state.reading = true;
@@ -188,6 +191,7 @@ impl Door {
         state.waiting.extend(deliveries);
         self.new.fetch_or(more, Ordering::AcqRel);
         drop(state);
+        self.read_ended.notify_waiters();
         self.bell.notify_one();
     }
 
@@ -204,6 +208,25 @@ impl Door {
         true
     }
 
+    /// A read ended after the inbox was closed: what it brought is given back.
+    pub fn read_in_vain(&self) {
+        self.state.lock().reading = false;
+        self.read_ended.notify_waiters();
+    }
+
+    /// Waits until no read is under way. To be asked of a closed inbox: no other one begins.
+    pub async fn has_read(&self) {
+        let mut ended = std::pin::pin!(self.read_ended.notified());
+        loop {
+            ended.as_mut().enable();
+            if !self.state.lock().reading {
+                return;
+            }
+            ended.as_mut().await;
+            ended.set(self.read_ended.notified());
+        }
+    }
+
     /// A read failed. What the server handed out meanwhile, it handed out to nobody.
     pub fn read_failed(&self, error: BusError) {
         let mut state = self.state.lock();
@@ -212,6 +235,7 @@ impl Door {
         self.left.store(true, Ordering::Release);
         self.new.store(true, Ordering::Release);
         drop(state);
+        self.read_ended.notify_waiters();
         self.bell.notify_one();
     }
 

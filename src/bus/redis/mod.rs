@@ -73,6 +73,7 @@ use beat::Beat;
 use channels::Ears;
 use door::Door;
 use due::Due;
+use fault::Fault;
 use inbox::RedisInbox;
 use store::Store;
 
@@ -193,15 +194,20 @@ impl RedisBus {
         if let Some(ears) = ears {
             ears.drain().await;
         }
-        let mut read = Vec::new();
+        let (mut read, mut all_read) = (Vec::new(), true);
         for door in self.store.doors() {
             let group = &door.subscription.group;
             self.store.give_back_later(&door);
+            // What it brings after we have said farewell would be nobody's: we are not counted any more.
+            all_read &= tokio::time::timeout(self.store.options.patience, door.has_read()).await.is_ok();
             self.store.gone_back(group).await;
             read.extend(door.sources().into_iter().map(|stream| (stream, group.clone())));
         }
         failpoint::reached("farewell.before");
-        let left = failpoint::during("farewell.sent", self.beat.farewell(&read)).await;
+        let left = match all_read {
+            true => failpoint::during("farewell.sent", self.beat.farewell(&read)).await,
+            false => Err(Fault::Away("a last read was not answered".into())),
+        };
         failpoint::reached("farewell.after");
         if let Err(fault) = left {
             let told = self.store.told(fault);

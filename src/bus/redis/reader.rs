@@ -24,7 +24,10 @@ pub(super) async fn read(store: Arc<Store>, beat: Arc<Beat>, door: Arc<Door>, ma
     let reasons = door.reasons();
     match gather(&store, &beat, &door, max, &reasons).await {
         _ if store.is_closed() => {}
-        _ if door.is_closed() => store.give_back_later(&door),
+        _ if door.is_closed() => {
+            store.give_back_later(&door);
+            door.read_in_vain();
+        }
         Ok(read) => door.read(read.deliveries, read.more),
         Err(fault) => {
             door.again(&reasons);

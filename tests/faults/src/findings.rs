@@ -56,6 +56,12 @@ impl Findings {
         }
     }
 
+    /// The same for what says why, or how to see it again: it comes first, and pushes out what is too much.
+    pub fn wrong_first(&mut self, text: String) {
+        self.wrong.truncate(WRONG_MAX - 1);
+        self.wrong.insert(0, text);
+    }
+
     pub fn add(&mut self, other: Self) {
         for (kind, count) in other.faults {
             self.fault(&kind, count);

@@ -258,11 +258,11 @@ impl Stage {
         let mut found = compare(self.held().await.expect("the store answers"));
         if let Err(left) = rest {
             found.lost += 1;
-            found.wrong(left);
+            found.wrong_first(left);
         }
         found.panics += self.said("panicked at");
         if !found.is_exact() {
-            found.wrong(self.tail());
+            found.wrong_first(self.tail());
         }
         found
     }

@@ -95,6 +95,26 @@ fn everything() -> Subscription {
     }
 }
 
+/// One runtime thread: a read that was asked for begins when somebody waits, and that is when the end has begun.
+#[tokio::test]
+async fn what_a_last_read_brings_is_given_back_before_the_farewell() {
+    for server in KINDS.map(Server::new) {
+        let bus = RedisBus::open(options(&server)).await.expect("the server can be used");
+        let inbox = bus.subscribe(everything()).await.expect("it opens").inbox;
+        server.call(&["XADD", "s", "1-0", "type", "s"]);
+        assert!(futures_util::poll!(inbox.receive(10)).is_pending());
+        drop(inbox);
+        bus.close().await;
+        let pending: Vec<(String, String, i64, i64)> = server.get(&["XPENDING", "s", "g", "-", "+", "10"]);
+        let theirs: Vec<&str> = pending.iter().map(|(_, consumer, ..)| consumer.as_str()).collect();
+        assert!(theirs.iter().all(|consumer| *consumer == "moontide:free"), "nobody looks for it: {theirs:?}");
+        let other = RedisBus::open(options(&server)).await.expect("the server can be used");
+        let inbox = other.subscribe(everything()).await.expect("it opens").inbox;
+        assert_eq!(inbox.receive(10).await.expect("it is there").len(), 1);
+        other.close().await;
+    }
+}
+
 /// A process that reads an entry before anybody else can.
 const GHOST: &str = r"
 redis.call('XADD', 's', '2-0', 'type', 's')

@@ -141,7 +141,7 @@ where
     for seed in task.seeds(full) {
         let mut found = AssertUnwindSafe(round(seed)).catch_unwind().await.unwrap_or_else(|panic| broken(&*panic));
         if !found.is_exact() {
-            found.wrong(format!("again: {}", task.again(seed)));
+            found.wrong_first(format!("again: {}", task.again(seed)));
             found.wrong.iter().for_each(|text| eprintln!("  {text}"));
         }
         all.add(found);
