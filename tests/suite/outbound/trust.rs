@@ -8,7 +8,7 @@ use super::server::Server;
 use crate::redis::tls::certificates;
 use crate::support::{free_port, run_alone};
 
-const FOLDER: &str = "MOONTIDE_TEST_CERTIFICATES";
+const FOLDER: &str = "TEST_CERTIFICATES";
 
 /// A service that speaks TLS, and ends with what is dropped.
 struct Secured(Child, u16);
