@@ -8,7 +8,7 @@ use super::server::Server;
 use crate::redis::tls::certificates;
 use crate::support::{free_port, run_alone};
 
-const FOLDER: &str = "MOONTIDE_TEST_CERTIFICATES";
+const FOLDER: &str = "TEST_CERTIFICATES";
 
 /// A service that speaks TLS, and ends with what is dropped.
 struct Secured(Child, u16);
@@ -43,8 +43,8 @@ fn a_service_is_believed_if_this_system_trusts_its_certificate() {
     std::fs::write(file("none.pem"), "").expect("a file");
     for (trusted, test) in [("ca.pem", "those_whom_the_system_trusts"), ("none.pem", "those_whom_the_build_trusts")] {
         let mut env = Command::new("env");
-        env.arg(format!("{FOLDER}={}", folder.path().display())).args(["-u", "SSL_CERT_DIR"]);
-        env.arg(format!("SSL_CERT_FILE={}", file(trusted)));
+        env.args(["-u", "SSL_CERT_DIR"]).arg(format!("SSL_CERT_FILE={}", file(trusted)));
+        env.arg(format!("{FOLDER}={}", folder.path().display()));
         run_alone(Some(env), &format!("outbound::trust::{test}"));
     }
 }
