@@ -155,6 +155,8 @@ pub enum Outcome {
     Undecodable { reason: String },
     /// The idempotency key is missing or not a scalar; the reason names the path.
     Invalid { reason: String },
+    /// The chain of emits that led to the event is too deep; the reason shows it.
+    Cycle { reason: String },
     /// Another delivery holds the record already: nothing was run.
     Duplicate { by: String },
     /// The same, but what it became may just be taken away, so that this delivery can be run after all.

@@ -21,6 +21,7 @@ use crate::streams::{Retain, StreamRule, Streams};
 const LEAST: Duration = Duration::from_millis(1);
 const THREADS_MAX: usize = 1024;
 const EFFECTS_MAX: usize = 1_000_000;
+const DEPTH_MAX: usize = 1_000_000;
 const FACTOR_MAX: f64 = 1000.0;
 /// Most events that one publish stores.
 const BATCH_MAX: usize = 10_000;
@@ -172,6 +173,7 @@ pub struct LimitsGiven {
     emits: Option<usize>,
     writes: Option<usize>,
     effects_bytes: Option<usize>,
+    depth: Option<usize>,
 }
 
 impl LimitsGiven {
@@ -183,6 +185,7 @@ impl LimitsGiven {
         self.emits = self.emits.or(other.emits);
         self.writes = self.writes.or(other.writes);
         self.effects_bytes = self.effects_bytes.or(other.effects_bytes);
+        self.depth = self.depth.or(other.depth);
     }
 
     /// `base` with what is set here.
@@ -194,6 +197,7 @@ impl LimitsGiven {
             emits_max: self.emits.unwrap_or(base.emits_max),
             writes_max: self.writes.unwrap_or(base.writes_max),
             effects_bytes_max: self.effects_bytes.unwrap_or(base.effects_bytes_max),
+            depth_max: self.depth.unwrap_or(base.depth_max),
         }
     }
 }
@@ -207,6 +211,7 @@ pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
         emits: table.optional_count("emits", 0..=EFFECTS_MAX),
         writes: table.optional_count("writes", 0..=EFFECTS_MAX),
         effects_bytes: table.optional_bytes("effects_bytes", 1),
+        depth: table.optional_count("depth", 0..=DEPTH_MAX),
     };
     let limits = given.over(base);
     if limits.effects_bytes_max < limits.payload_bytes_max {

@@ -113,6 +113,8 @@ pub struct Limits {
     pub effects_bytes_max: usize,
     /// Of one event's data.
     pub payload_bytes_max: usize,
+    /// Emits that may have led to an event, one after the other.
+    pub depth_max: usize,
 }
 
 impl Default for Limits {
@@ -124,6 +126,7 @@ impl Default for Limits {
             writes_max: 1000,
             effects_bytes_max: 4 << 20,
             payload_bytes_max: 1 << 20,
+            depth_max: 64,
         }
     }
 }

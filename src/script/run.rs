@@ -3,7 +3,7 @@
 //! Owns the rule that an end is final: whatever was decided first (by the script, a deadline, a limit, the host) stays,
 //! even if the script catches the error with `pcall`. Does not know VMs or threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -15,7 +15,7 @@ use super::buffer::Buffer;
 use super::lookups::Lookups;
 use super::{Limits, Services};
 use crate::bus::Delivery;
-use crate::event::Event;
+use crate::event::{Event, Json};
 use crate::hot::{HotGuard, HotKeys};
 use crate::outcome::{Failure, FailureKind, Outcome, Release};
 use crate::units::show_duration;
@@ -81,6 +81,8 @@ pub(super) struct Run {
     pub data: RefCell<Option<Table>>,
     pub buffer: RefCell<Buffer>,
     pub held: RefCell<Vec<HotGuard>>,
+    /// What every event that it emits says of its maker and of its chain; made for the first one.
+    pub signature: OnceCell<Json>,
 }
 
 impl Run {
@@ -115,6 +117,7 @@ impl Run {
             data: RefCell::default(),
             buffer: RefCell::default(),
             held: RefCell::default(),
+            signature: OnceCell::new(),
         }
     }
 

@@ -232,7 +232,7 @@ fn window(value: &Value) -> Result<Option<Duration>, String> {
 
 /// A handler may ask for less than the operator's limits, never for more.
 fn limits(at: &Table, most: &Limits, problems: &mut Problems) -> Limits {
-    problems.keys(at, "limits", &["cpu", "memory", "emits", "writes", "effects_bytes"], &[]);
+    problems.keys(at, "limits", &["cpu", "memory", "emits", "writes", "effects_bytes", "depth"], &[]);
     let below = |value: &Value, most: usize| whole(value, 0, most);
     Limits {
         cpu: problems.field(at, "limits.cpu", most.cpu, |value| {
@@ -246,6 +246,7 @@ fn limits(at: &Table, most: &Limits, problems: &mut Problems) -> Limits {
         effects_bytes_max: problems
             .field(at, "limits.effects_bytes", most.effects_bytes_max, |value| size(value, most.effects_bytes_max)),
         payload_bytes_max: most.payload_bytes_max,
+        depth_max: problems.field(at, "limits.depth", most.depth_max, |value| below(value, most.depth_max)),
     }
 }
 

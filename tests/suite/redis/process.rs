@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::storm::consumers_do_not_pile_up;
 use crate::crash;
+use crate::cycles;
 use crate::rig::{COUNT, Place, Rig, SINK};
 use crate::support::event;
 use moontide_stage::process::Process;
@@ -28,6 +29,14 @@ async fn a_killer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_process() {
     crash::what_a_stopped_process_still_does_when_it_goes_on_is_fenced(Place::server(Kind::Redis)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cycle() {
+    let layouts = ["payload", "event_data"];
+    cycles::a_cycle_ends_as_a_dead_letter_that_shows_its_chain(Place::server(Kind::Redis), layouts).await;
+    let layouts = ["aggregate", "cloudevents"];
+    cycles::a_cycle_ends_as_a_dead_letter_that_shows_its_chain(Place::server(Kind::Valkey), layouts).await;
 }
 
 /// Sleeps for long, as long as the state says so.

@@ -74,6 +74,7 @@ impl Case {
         limits.cpu = Duration::from_millis(number("cpu_ms", 1000) as u64);
         limits.memory_bytes = number("memory", limits.memory_bytes);
         limits.payload_bytes_max = number("payload", limits.payload_bytes_max);
+        limits.depth_max = number("depth", limits.depth_max);
         let reserved = granted["reserved"].as_str().map(str::to_owned);
         let granted = Granted { values: texts(&granted["values"]), state, reserved };
         LoadOptions { limits, granted, ..LoadOptions::default() }
@@ -147,6 +148,7 @@ fn outcome(finished: &Finished) -> Value {
         } }),
         Outcome::Undecodable { reason } => json!({ "undecodable": reason }),
         Outcome::Invalid { reason } => json!({ "invalid": reason }),
+        Outcome::Cycle { reason } => json!({ "cycle": reason }),
         Outcome::Duplicate { by } => json!({ "duplicate": by }),
         Outcome::Contested { by } => json!({ "contested": by }),
         Outcome::Released(release) => json!({ "released": format!("{release:?}") }),
