@@ -1,4 +1,4 @@
-//! `ctx`: emit, sleep, and the three calls that end a run.
+//! `ctx`: emit and cancel, sleep, and the three calls that end a run.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -56,16 +56,12 @@ fn signed(signature: &Json, partition_key: Option<&str>, given: Option<&Json>) -
 pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     let ctx = lua.create_table()?;
     ctx.raw_set("emit", action(lua, home, |lua, home, args| emit(lua, home, args))?)?;
+    ctx.raw_set("cancel", action(lua, home, |_, home, args| cancel(home, args))?)?;
     ctx.raw_set("sleep", waiting(lua, home, |_, home, args| sleep(home, args))?)?;
     ctx.raw_set("retry", action(lua, home, |_, home, args| retry(home, args))?)?;
     ctx.raw_set("snooze", action(lua, home, |_, home, args| snooze(home, args))?)?;
     ctx.raw_set("reject", action(lua, home, |_, home, args| reject(home, args))?)?;
-    for (key, name) in [
-        ("step", "ctx:step"),
-        ("wait_for", "ctx:wait_for"),
-        ("wait_for_all", "ctx:wait_for_all"),
-        ("cancel", "ctx:cancel"),
-    ] {
+    for (key, name) in [("step", "ctx:step"), ("wait_for", "ctx:wait_for"), ("wait_for_all", "ctx:wait_for_all")] {
         ctx.raw_set(key, later(lua, home, name)?)?;
     }
     Ok(ctx)
@@ -84,6 +80,18 @@ fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<()
     let added = run.buffer.borrow_mut().emit(emit, &run.limits);
     failpoint::reached("run.mid");
     added.map_err(|over| over_limit(&run, &over))
+}
+
+fn cancel(home: &Home, (own, id): (Value, Value)) -> Result<(), Problem> {
+    const CANCEL: &str = "ctx:cancel";
+    method(CANCEL, &own)?;
+    let run = running(home, CANCEL)?;
+    let text = text(CANCEL, "id", &id)?;
+    if text.is_empty() || text.len() > ATTRIBUTE_BYTES_MAX {
+        return Err(wrong(CANCEL, "id", &format!("1 to {ATTRIBUTE_BYTES_MAX} bytes"), &id));
+    }
+    let cancelled = run.buffer.borrow_mut().cancel(&text, &run.limits);
+    cancelled.map_err(|over| over_limit(&run, &over))
 }
 
 /// The event as far as the script has no say in it.

@@ -32,10 +32,15 @@ async fn a_stopped_process() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cancels() {
+    crash::what_is_taken_back_stays_away_however_often_its_process_is_killed(Place::server(Kind::Redis)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cycle() {
-    let layouts = ["payload", "event_data"];
+    let layouts = ["event_data", "event_data"];
     cycles::a_cycle_ends_as_a_dead_letter_that_shows_its_chain(Place::server(Kind::Redis), layouts).await;
-    let layouts = ["aggregate", "cloudevents"];
+    let layouts = ["payload", "aggregate"];
     cycles::a_cycle_ends_as_a_dead_letter_that_shows_its_chain(Place::server(Kind::Valkey), layouts).await;
 }
 

@@ -185,7 +185,7 @@ fn effects_json(effects: &Effects) -> Value {
     });
     json!({
         "events": events.collect::<Vec<_>>(), "writes": writes.collect::<Vec<_>>(),
-        "measures": measures.collect::<Vec<_>>(),
+        "measures": measures.collect::<Vec<_>>(), "cancels": effects.cancels,
     })
 }
 
