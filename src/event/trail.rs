@@ -149,8 +149,9 @@ mod tests {
     fn what_was_not_written_here_is_no_chain() {
         let real = chain(5).text();
         let deeper = real.replacen('5', "9", 1);
+        let other = real.replacen("h1", "h9", 1);
         let few = format!("900 h(t) {}", seal("900 h(t)"));
-        for text in ["", " ", "5", "-1 a b", "4294967296 a b", "900 a(b) 00000000", &deeper, &real[1..], &few] {
+        for text in ["", " ", "5", "-1 a b", "4294967296 a b", "1 a(b) 00000000", &deeper, &other, &real[1..], &few] {
             assert_eq!(Trail::of(&event(&serde_json::json!({ TRAIL: text }).to_string())), Trail::default(), "{text}");
         }
         for ext in [
