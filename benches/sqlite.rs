@@ -146,7 +146,7 @@ fn run(delivery: Delivery) -> Run {
     Run {
         deliveries: vec![Settling { delivery: Arc::new(delivery), verdict: Verdict::Commit }],
         reads: Vec::new(),
-        effects: Effects { events: vec![emit("seen", out)], writes: vec![write], measures: Vec::new() },
+        effects: Effects { events: vec![emit("seen", out)], writes: vec![write], ..Effects::default() },
         record: Some(Record {
             key: RecordKey::new("bench", "order.created", &key),
             text: key,

@@ -4,6 +4,7 @@
 //! `data` stays JSON text until a script needs it, so that what is only forwarded is never parsed.
 
 mod shape;
+mod trail;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::de::{Error, IgnoredAny};
 use serde_json::value::RawValue;
+
+pub use trail::{TRAIL, Trail};
 
 /// Longest event type, source, id or subject in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 1024;

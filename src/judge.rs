@@ -68,11 +68,14 @@ pub enum DeathReason {
     Invalid,
     /// The process died under it, twice alone.
     Killer,
+    /// The chain of emits that led to it is too deep.
+    Cycle,
 }
 
 impl DeathReason {
     /// All of them, for listings and metrics.
-    pub const ALL: [Self; 5] = [Self::Exhausted, Self::Rejected, Self::Undecodable, Self::Invalid, Self::Killer];
+    pub const ALL: [Self; 6] =
+        [Self::Exhausted, Self::Rejected, Self::Undecodable, Self::Invalid, Self::Killer, Self::Cycle];
 
     /// The name in dead letters and metrics.
     pub fn as_str(self) -> &'static str {
@@ -82,6 +85,7 @@ impl DeathReason {
             Self::Undecodable => "undecodable",
             Self::Invalid => "invalid",
             Self::Killer => "killer",
+            Self::Cycle => "cycle",
         }
     }
 
@@ -129,6 +133,7 @@ pub fn judge(outcome: Outcome, policy: &RetryPolicy, at: Circumstances) -> (Verd
         Outcome::Reject { reason } => dead(DeathReason::Rejected, FailureKind::Asked, reason),
         Outcome::Undecodable { reason } => dead(DeathReason::Undecodable, FailureKind::Event, reason),
         Outcome::Invalid { reason } => dead(DeathReason::Invalid, FailureKind::Event, reason),
+        Outcome::Cycle { reason } => dead(DeathReason::Cycle, FailureKind::Event, reason),
         Outcome::Duplicate { by } => Verdict::Skip { by },
         Outcome::Contested { by } => contested(at, by),
         Outcome::Released(_) => Verdict::Release,

@@ -64,6 +64,9 @@ pub enum MeasureKind {
 /// Everything a run wants done in the store, in the order it asked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Effects {
+    /// Ids of delayed events, emitted by the same group, that are taken back before `events` are stored. None of such an id
+    /// may wait any more.
+    pub cancels: Vec<String>,
     pub events: Vec<Emit>,
     pub writes: Vec<Write>,
     pub measures: Vec<Measure>,
@@ -78,7 +81,8 @@ impl Effects {
             let value = if let Change::Set { value, .. } = &write.change { value.bytes().len() } else { 0 };
             size_of::<Write>() + write.key.len() + value
         });
-        events.sum::<usize>() + writes.sum::<usize>()
+        let cancels = self.cancels.iter().map(|id| size_of::<String>() + id.len());
+        events.sum::<usize>() + writes.sum::<usize>() + cancels.sum::<usize>()
     }
 }
 
@@ -164,6 +168,8 @@ pub enum Outcome {
     Undecodable { reason: String },
     /// The idempotency key is missing or not a scalar; the reason names the path.
     Invalid { reason: String },
+    /// The chain of emits that led to the event is too deep; the reason shows it.
+    Cycle { reason: String },
     /// Another delivery holds the record already: nothing was run.
     Duplicate { by: String },
     /// The same, but what it became may just be taken away, so that this delivery can be run after all.

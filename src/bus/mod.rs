@@ -28,7 +28,7 @@ pub use self::steps::{STEPS_KEPT, Step, StepAnswer, Steps};
 
 use crate::clock::Millis;
 use crate::envelope::Fields;
-use crate::event::{EntryId, Event, TypePattern};
+use crate::event::{EntryId, Event, Trail, TypePattern};
 use crate::judge::Verdict;
 use crate::outcome::{Effects, Emit, Failure, Read, Record, RecordKey, Write};
 
@@ -176,6 +176,12 @@ impl Delivery {
             Some(past) => (&past.stream, past.entry),
             None => (&self.stream, self.entry),
         }
+    }
+
+    /// The chain of emits that led here. A replay begins a new one: an operator wants it so.
+    pub fn trail(&self) -> Trail {
+        let replayed = self.past.as_ref().is_some_and(|past| past.replay_of.is_some());
+        self.event.as_ref().ok().filter(|_| !replayed).map(Trail::of).unwrap_or_default()
     }
 
     /// Names origin and attempt for a log line or a record: `events:order.created/17-0#2`.

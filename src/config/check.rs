@@ -23,6 +23,7 @@ const THREADS_MAX: usize = 1024;
 const EFFECTS_MAX: usize = 1_000_000;
 const CALLS_MAX: usize = 10_000;
 const STEPS_MAX: usize = 10_000;
+const DEPTH_MAX: usize = 1_000_000;
 const FACTOR_MAX: f64 = 1000.0;
 /// Most events that one publish stores.
 const BATCH_MAX: usize = 10_000;
@@ -178,6 +179,7 @@ pub struct LimitsGiven {
     call_bytes: Option<usize>,
     steps: Option<usize>,
     step_bytes: Option<usize>,
+    depth: Option<usize>,
 }
 
 impl LimitsGiven {
@@ -193,6 +195,7 @@ impl LimitsGiven {
         self.call_bytes = self.call_bytes.or(other.call_bytes);
         self.steps = self.steps.or(other.steps);
         self.step_bytes = self.step_bytes.or(other.step_bytes);
+        self.depth = self.depth.or(other.depth);
     }
 
     /// `base` with what is set here.
@@ -208,6 +211,7 @@ impl LimitsGiven {
             call_bytes_max: self.call_bytes.unwrap_or(base.call_bytes_max),
             steps_max: self.steps.unwrap_or(base.steps_max),
             step_bytes_max: self.step_bytes.unwrap_or(base.step_bytes_max),
+            depth_max: self.depth.unwrap_or(base.depth_max),
         }
     }
 }
@@ -225,6 +229,7 @@ pub fn read_limits(mut table: Table<'_>, base: &Limits) -> LimitsGiven {
         call_bytes: table.optional_bytes("call_bytes", 1),
         steps: table.optional_count("steps", 0..=STEPS_MAX),
         step_bytes: table.optional_bytes("step_bytes", 1),
+        depth: table.optional_count("depth", 0..=DEPTH_MAX),
     };
     let limits = given.over(base);
     if limits.effects_bytes_max < limits.payload_bytes_max {

@@ -7,6 +7,7 @@ use super::layout::{ID, Layout, TIME};
 use super::spec::{Copied, Encoding, ExtSpec, Otherwise, Place, Room, Spec, TraceSpec};
 use super::time::Unit;
 use super::{CHANNEL, MESSAGE};
+use crate::event::TRAIL;
 
 /// Layouts of streams' entries, in the order in which they are recognised.
 pub const STREAM_PRESETS: &[&str] = &["event_data", "payload", "aggregate", "cloudevents"];
@@ -111,6 +112,8 @@ fn event_data(document: &'static str) -> Spec {
         ext: vec![
             ext("version", at("version"), Otherwise::Json("\"v1\"")),
             ext("user_id", at("user_id"), Otherwise::Nothing),
+            // Before what an event of before may have brought along there: what is put first stays.
+            ext(TRAIL, within(TRAIL), Otherwise::Nothing),
             ext("metadata", at("metadata"), Otherwise::Json("{}")),
         ],
         time: Some((at("timestamp"), Unit::Rfc3339)),
@@ -159,6 +162,7 @@ fn domain() -> Spec {
         ext: vec![
             ext("aggregate_id", at("aggregate_id"), Otherwise::Subject("null")),
             ext("version", at("version"), Otherwise::Json("1")),
+            ext(TRAIL, within(TRAIL), Otherwise::Nothing),
             ext("metadata", at("metadata"), Otherwise::Json("{}")),
         ],
         time: Some((at("occurred_at"), Unit::Rfc3339)),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::event::Json;
+use crate::event::{Json, TRAIL};
 
 const LYING: Lying<'_> = Lying { stream: "shop", entry: EntryId(17, 3) };
 
@@ -46,7 +46,7 @@ fn full() -> Event {
         correlation_id: Some("c".into()),
         causation_id: Some("k".into()),
         traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
-        ext: Some(Json::trusted(r#"{"tenant":"север","n":5,"handler":"h"}"#)),
+        ext: Some(Json::trusted(r#"{"tenant":"север","n":5,"handler":"h","handlerchain":"1 h(a) bf10c0a5"}"#)),
         data: Some(Json::trusted(r#"{"price":1.50,"n":9007199254740993,"tags":[],"emoji":"🌙"}"#)),
         ..Event::new("id-1", "shop/audit", "order.created")
     }
@@ -81,6 +81,7 @@ fn check(name: &str, event: &Event, back: &Event) {
     let (back_ext, back_data) = (json(back.ext.as_ref().expect(name)), back.data.as_ref().expect(name));
     let room = if name == "event_data" || name == "domain" { &back_ext["metadata"] } else { &back_ext };
     assert_eq!((&room["tenant"], &room["n"], &room["handler"]), (&"север".into(), &5.into(), &"h".into()), "{name}");
+    assert_eq!(back_ext[TRAIL], "1 h(a) bf10c0a5", "{name}");
     if name == "event_data" {
         assert_eq!(json(back_data)["n"], 9_007_199_254_740_993_i64);
         assert_eq!(json(back_data)["emoji"], "🌙");
@@ -190,6 +191,22 @@ fn an_event_that_is_passed_on_in_a_flat_document_has_its_own_attributes() {
         (&"new".into(), &"new.type".into(), &"us".into())
     );
     assert_eq!((&flat["version"], &flat["user_id"], &flat["name"]), (&"v2".into(), &7.into(), &"x".into()));
+}
+
+#[test]
+fn a_chain_goes_on_where_extensions_are_passed_on_as_they_came() {
+    let ext = r#"{"metadata":{"handlerchain":"old","a":1},"handlerchain":"new"}"#;
+    let event = Event { ext: Some(Json::trusted(ext)), ..full() };
+    let stream_fields = stream("event_data").write(&event);
+    let message_fields = |name| vec![(Bytes::new(), channel(name).message(&event)), (CHANNEL.into(), "c".into())];
+    for (layouts, fields) in [
+        (stream("event_data"), stream_fields),
+        (channel("event_data"), message_fields("event_data")),
+        (channel("domain"), message_fields("domain")),
+    ] {
+        let back = json(&layouts.read(LYING, &fields).expect("it is an event").ext.expect("it has extensions"));
+        assert_eq!((&back[TRAIL], &back["metadata"]["a"]), (&"new".into(), &1.into()), "{back}");
+    }
 }
 
 #[test]

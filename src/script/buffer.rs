@@ -58,11 +58,28 @@ pub(super) enum Known {
 impl Buffer {
     /// Takes in an event to emit.
     pub fn emit(&mut self, emit: Emit, limits: &Limits) -> Result<(), OverLimit> {
-        OverLimit::check(self.effects.events.len(), "limits.emits", limits.emits_max)?;
+        OverLimit::check(self.emits(), "limits.emits", limits.emits_max)?;
         let data = emit.event.data.as_ref().map_or(0, |data| data.bytes().len());
         self.grow(data + emit.event.kind.len() + emit.stream.len(), limits)?;
         self.effects.events.push(emit);
         Ok(())
+    }
+
+    /// Takes a delayed event back: from this run's own, and, where there is one, from the store.
+    pub fn cancel(&mut self, id: &str, limits: &Limits) -> Result<(), OverLimit> {
+        self.effects.events.retain(|emit| emit.delay.is_none() || emit.event.id != id);
+        if self.effects.cancels.iter().any(|other| other == id) {
+            return Ok(());
+        }
+        OverLimit::check(self.emits(), "limits.emits", limits.emits_max)?;
+        self.grow(id.len(), limits)?;
+        self.effects.cancels.push(id.to_owned());
+        Ok(())
+    }
+
+    /// What counts as one: to emit, or to take back.
+    fn emits(&self) -> usize {
+        self.effects.events.len() + self.effects.cancels.len()
     }
 
     /// Takes in a metric.
@@ -217,6 +234,29 @@ mod tests {
             set("\"text\"", None),
         ];
         assert_eq!(changes, expected);
+    }
+
+    #[test]
+    fn a_cancel_takes_back_what_came_before_it_and_nothing_else() {
+        let (mut buffer, limits) = (Buffer::default(), Limits { emits_max: 4, ..Limits::default() });
+        let emit = |id: &str, delay: Option<u64>| Emit {
+            stream: "s".into(),
+            event: crate::event::Event::new(id, "test", "t"),
+            delay: delay.map(Duration::from_secs),
+        };
+        for (id, delay) in [("a", Some(1)), ("a", None), ("b", Some(1)), ("a", Some(2))] {
+            buffer.emit(emit(id, delay), &limits).expect("within limits");
+        }
+        for id in ["a", "a", "c"] {
+            buffer.cancel(id, &limits).expect("within limits");
+        }
+        let error = buffer.cancel("d", &limits).expect_err("two events and two cancels are as many as may be");
+        assert!(error.to_string().starts_with("more than limits.emits = 4;"), "{error}");
+        let error = buffer.emit(emit("a", Some(3)), &limits).expect_err("the same");
+        assert!(error.to_string().starts_with("more than limits.emits = 4;"), "{error}");
+        let effects = buffer.take_effects();
+        assert_eq!(effects.events, [emit("a", None), emit("b", Some(1))]);
+        assert_eq!(effects.cancels, ["a", "c"]);
     }
 
     #[test]

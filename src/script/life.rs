@@ -45,6 +45,7 @@ async fn steps(stage: &Stage, work: &Work, run: &Rc<Run>, record: &mut Option<Re
         *record = Some(Record { key, text: text.clone(), window });
         check_record(run, task, key).await?;
     }
+    check_chain(task, run.limits.depth_max)?;
     let warm = enter(stage, work, run).await?;
     run.phase.set(Phase::Handling);
     let args = arguments(stage, run, &warm, task, event)?;
@@ -72,6 +73,20 @@ fn event_of(manifest: &Manifest, task: &Task, event: &Event, text: &str) -> Reco
         Some(_) => RecordKey::new(&manifest.group, &event.kind, text),
         None => RecordKey::of_entry(&manifest.group, stream, entry),
     })
+}
+
+/// Whether the event may be the end of a cycle: whoever receives it gives it up before it runs, so that it is lost nowhere.
+fn check_chain(task: &Task, most: usize) -> Result<(), Early> {
+    let trail = task.delivery.trail();
+    let depth = trail.depth();
+    if depth <= most {
+        return Ok(());
+    }
+    let reason = format!(
+        "{depth} emits led to this event, more than limits.depth = {most}: {trail}; break the cycle, or raise the limit in \
+         the configuration"
+    );
+    Err(Some(Outcome::Cycle { reason }))
 }
 
 /// Gets a VM for `run` and puts it in.

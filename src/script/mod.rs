@@ -126,6 +126,8 @@ pub struct Limits {
     pub steps_max: usize,
     /// Of what one step comes to; of an event's steps together, the same as of a run's effects.
     pub step_bytes_max: usize,
+    /// Emits that may have led to an event, one after the other.
+    pub depth_max: usize,
 }
 
 impl Default for Limits {
@@ -141,6 +143,7 @@ impl Default for Limits {
             call_bytes_max: 4 << 20,
             steps_max: 100,
             step_bytes_max: 256 << 10,
+            depth_max: 64,
         }
     }
 }

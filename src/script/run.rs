@@ -17,7 +17,7 @@ use super::lookups::Lookups;
 use super::steps::Book;
 use super::{Limits, Program, Services};
 use crate::bus::{Delivery, Steps};
-use crate::event::Event;
+use crate::event::{Event, Json};
 use crate::hot::{HotGuard, HotKeys};
 use crate::outcome::{Failure, FailureKind, Outcome, Release};
 use crate::units::show_duration;
@@ -92,6 +92,8 @@ pub(super) struct Run {
     pub waits_for: RefCell<Option<String>>,
     pub steps: RefCell<Book>,
     pub held: RefCell<Vec<HotGuard>>,
+    /// What every event that it emits says of its maker and of its chain; made for the first one.
+    pub signature: OnceCell<Json>,
 }
 
 impl Run {
@@ -130,6 +132,7 @@ impl Run {
             waits_for: RefCell::default(),
             steps: RefCell::default(),
             held: RefCell::default(),
+            signature: OnceCell::new(),
         }
     }
 

@@ -71,6 +71,7 @@ impl Secrets {
             Outcome::Reject { reason } => Outcome::Reject { reason: clean(reason) },
             Outcome::Undecodable { reason } => Outcome::Undecodable { reason: clean(reason) },
             Outcome::Invalid { reason } => Outcome::Invalid { reason: clean(reason) },
+            Outcome::Cycle { reason } => Outcome::Cycle { reason: clean(reason) },
             Outcome::Failed(failure) => {
                 Outcome::Failed(Failure { message: clean(failure.message), trace: failure.trace.map(clean), ..failure })
             }

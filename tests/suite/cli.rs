@@ -71,7 +71,7 @@ fn wrong_usage_and_wrong_configuration_are_code_2() {
         (&["emit", "order created", "{}"], "error: has the type \"order created\": ' ' cannot stand"),
         (&["emit", "--file", "x", "--id", "1"], "cannot be used with"),
         (&["emit", "a", "1", "--delay", "5"], "\"5\" has no unit; write \"5s\""),
-        (&["dead", "list", "--reason", "bad"], "reasons are exhausted, rejected, undecodable, invalid, killer"),
+        (&["dead", "list", "--reason", "bad"], "reasons are exhausted, rejected, undecodable, invalid, killer, cycle"),
         (&["dead", "replay", "x"], "named by its number"),
         (&["dead", "replay"], "required arguments were not provided"),
         (&["dead", "discard", "--handler", "a", "1"], "cannot be used"),

@@ -104,6 +104,43 @@ pub async fn an_event_that_kills_its_process_is_given_up_and_its_neighbours_are_
     assert_eq!(deaths, 4, "twice among others, twice alone");
 }
 
+/// Sets an alarm, replaces it, and takes it back.
+const ALARM: &str = r#"
+return {
+    on = { "set", "reset", "off", "alarm" },
+    start = "earliest",
+    handle = function(event, ctx)
+        local n = event.data.n
+        ctx.kv:add(event.type .. "/" .. n, 1)
+        ctx:cancel("alarm " .. n)
+        if event.type == "set" or event.type == "reset" then
+            ctx:emit("alarm", { n = n }, { id = "alarm " .. n, delay = "1h" })
+            ctx:emit(if event.type == "set" then "reset" else "off", { n = n })
+        end
+    end,
+}
+"#;
+
+pub async fn what_is_taken_back_stays_away_however_often_its_process_is_killed(place: Place) {
+    const ROUND: u64 = 40;
+    let mut rig = Rig::new(place, &[("alarm", ALARM)]).await;
+    let rounds = 15;
+    for round in 0..rounds {
+        let numbers = round * ROUND..(round + 1) * ROUND;
+        rig.publish(numbers.map(|n| event("set", n, &format!("{{\"n\":{n}}}"))).collect()).await;
+        let mut worker = rig.start();
+        rig.pause(40..260).await;
+        worker.kill();
+    }
+    let _worker = rig.start();
+    // An alarm that nobody took back would be left for an hour.
+    rig.quiet().await;
+    let state = rig.state().await;
+    assert_eq!(state.len() as u64, 3 * rounds * ROUND, "each was set, reset and taken back, and none came: {state:?}");
+    assert!(state.values().all(|times| *times == 1), "{state:?}");
+    assert_eq!(rig.dead_reasons().await, Vec::<&str>::new());
+}
+
 /// Longer than recovery, and patience with a process that was stopped in the middle of a write.
 const STOPPED: Duration = Duration::from_secs(15);
 
@@ -148,6 +185,11 @@ async fn two_processes_on_one_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killer_on_a_file() {
     an_event_that_kills_its_process_is_given_up_and_its_neighbours_are_not(Place::File).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancels_on_a_file() {
+    what_is_taken_back_stays_away_however_often_its_process_is_killed(Place::File).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -56,6 +56,7 @@ fn the_table() {
         (failed(FailureKind::Effects), "retry in 1", "dead: exhausted"),
         (Outcome::Undecodable { reason: text() }, "dead: undecodable", "dead: undecodable"),
         (Outcome::Invalid { reason: text() }, "dead: invalid", "dead: invalid"),
+        (Outcome::Cycle { reason: text() }, "dead: cycle", "dead: cycle"),
         (Outcome::Duplicate { by: text() }, "skip: why", "skip: why"),
         (Outcome::Contested { by: text() }, "snooze for 0", "snooze for 0"),
         (Outcome::Released(Release::Stopping), "release", "release"),

@@ -5,6 +5,7 @@ mod cli_first_steps;
 mod config;
 mod conformance;
 mod crash;
+mod cycles;
 mod demo;
 mod docs;
 mod environment;

@@ -9,6 +9,7 @@ use moontide::bus::{
     Subscription,
 };
 use moontide::clock::ManualClock;
+use moontide::outcome::Emit;
 use rusqlite::Connection;
 
 use crate::conformance::{
@@ -174,6 +175,37 @@ async fn a_group_that_does_not_exist_yet_takes_the_place_of_another() {
     let missing = store.hand_over("old", "other").await.expect_err("it is gone");
     assert!(missing.to_string().contains("there is no group old"), "{missing}");
     assert!(store.hand_over("new", "new").await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_group_takes_over_what_can_be_taken_back() {
+    let place = Desk::new();
+    let store = place.open();
+    let later = |id: &str| Emit { delay: Some(Duration::from_secs(60)), ..emit("out", id) };
+    publish(&store, 0..3).await;
+    let old = inbox(&store, "old", Start::Earliest).await;
+    let mut first = commit(&receive_one(&old).await);
+    first.effects.events = vec![later("a"), later("b"), later("c")];
+    settle(&old, vec![first]).await;
+    drop(old);
+    left_alone(&store, "old").await;
+    store.hand_over("old", "new").await.expect("nobody serves it");
+    let new = inbox(&store, "new", Start::Latest).await;
+    let mut second = commit(&receive_one(&new).await);
+    second.effects.cancels = vec!["a".into()];
+    settle(&new, vec![second]).await;
+    drop(new);
+    left_alone(&store, "new").await;
+    // The next group may get the number of the forgotten one, and nothing else of it.
+    assert!(store.forget("new").await.expect("nobody serves it"));
+    let next = inbox(&store, "next", Start::Earliest).await;
+    let mut third = commit(&receive_one(&next).await);
+    third.effects.cancels = vec!["b".into()];
+    settle(&next, vec![third]).await;
+    place.clock.advance(61_000);
+    publish(&store, [9]).await;
+    let out = async || store.history("out", None, 10).await.expect("it is readable").len() == 2;
+    crate::conformance::until(out).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use crate::clock::Millis;
 use crate::event::EntryId;
 use crate::failpoint;
 use crate::judge::Verdict;
-use crate::outcome::{Change, Read, Seen, Write};
+use crate::outcome::{Change, Emit, Read, Seen, Write};
 
 /// Answers of the last settles that the server keeps per inbox.
 const RECEIPTS: u64 = 64;
@@ -107,6 +107,9 @@ impl Settler<'_> {
         args.push(run.steps.as_ref().map_or_else(String::new, |event| self.store.keys.steps(event)));
         args.events(&run.effects.events, self.store);
         self.writes(args, &run.effects.writes);
+        args.int(run.effects.cancels.len() as u64);
+        run.effects.cancels.iter().for_each(|id| args.push(id));
+        owned(args, &run.effects.events);
     }
 
     fn delivery(&self, args: &mut Args, spans: &[Span], run: &Run, settling: &Settling) {
@@ -183,6 +186,16 @@ impl Settler<'_> {
                 }
             }
         }
+    }
+}
+
+/// Which of `emits` the group can take back: number and id of each.
+fn owned(args: &mut Args, emits: &[Emit]) {
+    let later = || (1..).zip(emits).filter(|(_, emit)| emit.delay.is_some());
+    args.int(later().count() as u64);
+    for (number, emit) in later() {
+        args.int(number);
+        args.push(&emit.event.id);
     }
 }
 

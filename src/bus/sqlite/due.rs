@@ -25,10 +25,10 @@ const MOVED_MAX: usize = 512;
 const BACK_MIN: Millis = 1000;
 
 const INSERT: &str = "INSERT OR IGNORE INTO delayed(due, stream_id, member, event_id, source, type, subject, time, dataschema, \
-     correlation_id, causation_id, traceparent, ext, data, past) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+     correlation_id, causation_id, traceparent, ext, data, past, owner) VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
-/// Publishes events, now or later, and says where each lies now.
-pub(super) fn publish(tx: &mut Tx<'_>, emits: &[Emit]) -> Result<Vec<Option<EntryId>>, Fault> {
+/// Publishes events, now or later, and says where each lies now. The group `owner` can take back what is delayed.
+pub(super) fn publish(tx: &mut Tx<'_>, emits: &[Emit], owner: Option<i64>) -> Result<Vec<Option<EntryId>>, Fault> {
     let mut entries = Vec::with_capacity(emits.len());
     for emit in emits {
         if emit.stream.starts_with(RETRY_PREFIX) {
@@ -41,7 +41,7 @@ pub(super) fn publish(tx: &mut Tx<'_>, emits: &[Emit]) -> Result<Vec<Option<Entr
             None => Some(tx.append(&emit.stream, &emit.event, None)?),
             Some(delay) => {
                 let stream = tx.stream(&emit.stream)?;
-                later(tx, stream, &emit.event, delay)?;
+                later(tx, stream, &emit.event, delay, owner)?;
                 None
             }
         });
@@ -49,7 +49,7 @@ pub(super) fn publish(tx: &mut Tx<'_>, emits: &[Emit]) -> Result<Vec<Option<Entr
     Ok(entries)
 }
 
-fn later(tx: &mut Tx<'_>, stream: i64, event: &Event, delay: Duration) -> Result<(), Fault> {
+fn later(tx: &mut Tx<'_>, stream: i64, event: &Event, delay: Duration, owner: Option<i64>) -> Result<(), Fault> {
     let due = due_in(tx, delay)?;
     let mut insert = tx.conn.prepare_cached(INSERT)?;
     insert.raw_bind_parameter(1, due)?;
@@ -57,7 +57,16 @@ fn later(tx: &mut Tx<'_>, stream: i64, event: &Event, delay: Duration) -> Result
     insert.raw_bind_parameter(3, None::<&str>)?;
     row::bind_event(&mut insert, 4, event)?;
     insert.raw_bind_parameter(4 + row::WIDTH, None::<&str>)?;
+    insert.raw_bind_parameter(5 + row::WIDTH, owner)?;
     insert.raw_execute()?;
+    Ok(())
+}
+
+/// Takes back what the group `owner` emitted under these ids and is not due yet.
+pub(super) fn take_back(tx: &Tx<'_>, owner: i64, ids: &[String]) -> Result<(), Fault> {
+    for id in ids {
+        tx.conn.prepare_cached("DELETE FROM delayed WHERE owner = ? AND event_id = ?")?.execute((owner, id))?;
+    }
     Ok(())
 }
 
@@ -78,6 +87,7 @@ pub(super) fn retry(
     insert.raw_bind_parameter(3, member)?;
     row::bind(&mut insert, 4, &delivery.event)?;
     insert.raw_bind_parameter(4 + row::WIDTH, stored::write(past))?;
+    insert.raw_bind_parameter(5 + row::WIDTH, None::<i64>)?;
     insert.raw_execute()?;
     Ok(())
 }

@@ -132,6 +132,7 @@ fn delayed(tx: &mut Tx<'_>, old: &Place, new: &Place) -> Result<u64, Fault> {
     let sql = "UPDATE OR IGNORE delayed SET stream_id = ?2, member = ?3 || substr(member, instr(member, '/')) WHERE stream_id = ?1";
     let later = tx.conn.execute(sql, (old.retry, new.retry, new.id))?;
     tx.conn.execute("DELETE FROM delayed WHERE stream_id = ?", [old.retry])?;
+    tx.conn.execute("UPDATE delayed SET owner = ?2 WHERE owner = ?1", (old.id, new.id))?;
     tx.news.due = due::next(tx.conn)?;
     Ok(later as u64 + waiting(tx, old, new)?)
 }
@@ -172,6 +173,8 @@ fn remove(tx: &Tx<'_>, old: &Place) -> Result<(), Fault> {
     for table in ["span", "mark", "cursor"] {
         tx.conn.execute(&format!("DELETE FROM {table} WHERE group_id = ?"), [old.id])?;
     }
+    // Its number may be another group's one day.
+    tx.conn.execute("UPDATE delayed SET owner = NULL WHERE owner = ?", [old.id])?;
     tx.conn.execute("DELETE FROM consumer WHERE id = ?", [old.id])?;
     Ok(())
 }

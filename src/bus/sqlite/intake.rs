@@ -16,7 +16,7 @@ pub(super) fn take_in(tx: &mut Tx<'_>, emits: &[Emit], claim: &Claim) -> Result<
     if let Some(before) = before {
         return Ok(if before == body { TakenIn::Before } else { TakenIn::OtherBody });
     }
-    due::publish(tx, emits)?;
+    due::publish(tx, emits, None)?;
     let window = i64::try_from(claim.window.as_millis()).unwrap_or(i64::MAX);
     let mut write = tx.conn.prepare_cached("INSERT OR REPLACE INTO claim(key, body, expires) VALUES(?,?,?)")?;
     write.execute((&claim.key.0[..], &body[..], tx.now.saturating_add(window)))?;

@@ -287,7 +287,7 @@ impl Bus for SqliteStore {
             // A transaction without a write would go through.
             return Err(error);
         }
-        let work = move |tx: &mut Tx<'_>| failpoint::after("publish.sent", due::publish(tx, &emits));
+        let work = move |tx: &mut Tx<'_>| failpoint::after("publish.sent", due::publish(tx, &emits, None));
         failpoint::after("publish.after", self.store.call(work).await)
     }
 

@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema-4.sql"),
     include_str!("schema-5.sql"),
     include_str!("schema-6.sql"),
+    include_str!("schema-7.sql"),
 ];
 /// `PRAGMA application_id`: "moon".
 const APPLICATION: i64 = 0x6d6f_6f6e;

@@ -135,7 +135,8 @@ fn settle_run(tx: &mut Tx<'_>, settler: &Settler<'_>, book: &mut Book, run: &Run
         });
     }
     state::put(tx, &puts)?;
-    due::publish(tx, &run.effects.events)?;
+    due::take_back(tx, settler.group.id, &run.effects.cancels)?;
+    due::publish(tx, &run.effects.events, Some(settler.group.id))?;
     let mut given_up = None;
     for settling in &run.deliveries {
         given_up = end(tx, settler, book, run, settling)?.or(given_up);

@@ -1,4 +1,4 @@
-//! `ctx`: emit, sleep, and the three calls that end a run.
+//! `ctx`: emit and cancel, sleep, and the three calls that end a run.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::args::{cut, duration, method, optional_text, options, text, wrong};
 use super::{Home, Problem, action, function, http, later, over_limit, waiting};
 use crate::clock::rfc3339;
-use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, check_type};
+use crate::event::{ATTRIBUTE_BYTES_MAX, Event, Json, TRAIL, Trail, check_type};
 use crate::failpoint;
 use crate::outcome::{Emit, MESSAGE_BYTES_MAX, Outcome};
 use crate::script::convert::{Bounds, EncodeError};
@@ -22,42 +22,47 @@ const EMIT_OPTIONS: [&str; 6] = ["id", "subject", "stream", "delay", "partition_
 /// Where `partition_key` travels: the CloudEvents extension of the partitioning specification.
 const PARTITION_KEY: &str = "partitionkey";
 
-/// The extension attributes that say which handler, and which version of it, made an event. They are the host's: nothing that
-/// a script gives has their names.
-pub(in crate::script) struct Signature(Json);
+/// The extension attributes that say which handler, and which version of it, made an event, and what chain of emits led there.
+/// They are the host's: nothing that a script gives has their names.
+pub(in crate::script) struct Signature(String);
 
 impl Signature {
     /// Written once, and not for each event.
     pub fn of(handler: &str, version: &str) -> Self {
-        Self(Json::trusted(serde_json::json!({ "handler": handler, "handlerversion": version }).to_string()))
+        Self(serde_json::json!({ "handler": handler, "handlerversion": version }).to_string())
     }
 
-    /// Besides what a script gives. Where it gives nothing: a reference to what is there.
-    fn with(&self, partition_key: Option<&str>, given: Option<&Json>) -> Result<Json, serde_json::Error> {
-        if partition_key.is_none() && given.is_none() {
-            return Ok(self.0.clone());
-        }
-        let mut members: BTreeMap<String, Box<RawValue>> = match given {
-            Some(given) => serde_json::from_slice(given.bytes())?,
-            None => BTreeMap::new(),
-        };
-        members.extend(serde_json::from_slice::<BTreeMap<_, _>>(self.0.bytes())?);
-        if let Some(key) = partition_key {
-            members.insert(PARTITION_KEY.to_owned(), serde_json::value::to_raw_value(key)?);
-        }
-        serde_json::to_vec(&members).map(Json::trusted)
+    /// Of what is emitted at the end of `trail`. Written once per run, and not for each event.
+    fn after(&self, trail: &Trail) -> Json {
+        let mut text = self.0.clone();
+        text.pop();
+        Json::trusted(format!("{text},{}:{}}}", serde_json::json!(TRAIL), serde_json::json!(trail.text())))
     }
+}
+
+/// `signature` besides what a script gives.
+fn signed(signature: &Json, partition_key: Option<&str>, given: Option<&Json>) -> Result<Json, serde_json::Error> {
+    let mut members: BTreeMap<String, Box<RawValue>> = match given {
+        Some(given) => serde_json::from_slice(given.bytes())?,
+        None => BTreeMap::new(),
+    };
+    members.extend(serde_json::from_slice::<BTreeMap<_, _>>(signature.bytes())?);
+    if let Some(key) = partition_key {
+        members.insert(PARTITION_KEY.to_owned(), serde_json::value::to_raw_value(key)?);
+    }
+    serde_json::to_vec(&members).map(Json::trusted)
 }
 
 pub(super) fn functions(lua: &Lua, home: &Rc<Home>) -> mlua::Result<Table> {
     let ctx = lua.create_table()?;
     ctx.raw_set("emit", action(lua, home, |lua, home, args| emit(lua, home, args))?)?;
+    ctx.raw_set("cancel", action(lua, home, |_, home, args| cancel(home, args))?)?;
     ctx.raw_set("sleep", waiting(lua, home, |_, home, args| sleep(home, args))?)?;
     ctx.raw_set("retry", action(lua, home, |_, home, args| retry(home, args))?)?;
     ctx.raw_set("snooze", action(lua, home, |_, home, args| snooze(home, args))?)?;
     ctx.raw_set("reject", action(lua, home, |_, home, args| reject(home, args))?)?;
     ctx.raw_set("snooze_if_busy", function(lua, home, |_, home, args| http::snooze_if_busy(home, args))?)?;
-    for (key, name) in [("wait_for", "ctx:wait_for"), ("wait_for_all", "ctx:wait_for_all"), ("cancel", "ctx:cancel")] {
+    for (key, name) in [("wait_for", "ctx:wait_for"), ("wait_for_all", "ctx:wait_for_all")] {
         ctx.raw_set(key, later(lua, home, name)?)?;
     }
     Ok(ctx)
@@ -78,11 +83,25 @@ fn emit(lua: &Lua, home: &Home, args: (Value, Value, Value, Value)) -> Result<()
     added.map_err(|over| over_limit(&run, &over))
 }
 
+fn cancel(home: &Home, (own, id): (Value, Value)) -> Result<(), Problem> {
+    const CANCEL: &str = "ctx:cancel";
+    method(CANCEL, &own)?;
+    let run = running(home, CANCEL)?;
+    let text = text(CANCEL, "id", &id)?;
+    if text.is_empty() || text.len() > ATTRIBUTE_BYTES_MAX {
+        return Err(wrong(CANCEL, "id", &format!("1 to {ATTRIBUTE_BYTES_MAX} bytes"), &id));
+    }
+    let cancelled = run.buffer.borrow_mut().cancel(&text, &run.limits);
+    cancelled.map_err(|over| over_limit(&run, &over))
+}
+
 /// The event as far as the script has no say in it.
 fn envelope(home: &Home, run: &Run, kind: String, data: Json) -> Result<Emit, Problem> {
     let (Some(task), Some(cause)) = (run.task.as_ref(), run.task.as_ref().and_then(Task::event)) else {
         return Err(Problem::Wrong(format!("{EMIT}: can be called only while `handle` runs")));
     };
+    let chain = || task.delivery.trail().next(&task.program.name, &cause.kind);
+    let signature = run.signature.get_or_init(|| home.signature.after(&chain()));
     let event = Event {
         id: uuid::Uuid::now_v7().to_string(),
         source: format!("{}/{}", task.services.source, task.program.name),
@@ -92,7 +111,7 @@ fn envelope(home: &Home, run: &Run, kind: String, data: Json) -> Result<Emit, Pr
         correlation_id: Some(cause.correlation_id.as_ref().unwrap_or(&cause.id).clone()),
         causation_id: Some(cause.id.clone()),
         traceparent: cause.traceparent.clone(),
-        ext: Some(home.signature.0.clone()),
+        ext: Some(signature.clone()),
         data: Some(data),
         kind,
     };
@@ -119,8 +138,8 @@ fn with_options(lua: &Lua, home: &Home, run: &Run, mut emit: Emit, opts: &Value)
         emit.stream = stream;
     }
     let (key, given) = (attribute(&opts, "partition_key")?, extensions(lua, home, run, &opts)?);
-    if key.is_some() || given.is_some() {
-        let ext = home.signature.with(key.as_deref(), given.as_ref());
+    if let Some(signature) = emit.event.ext.as_ref().filter(|_| key.is_some() || given.is_some()) {
+        let ext = signed(signature, key.as_deref(), given.as_ref());
         emit.event.ext = Some(ext.map_err(|error| Problem::Wrong(format!("{EMIT}: opts.ext: {error}")))?);
     }
     let delay: Value = opts.raw_get("delay")?;

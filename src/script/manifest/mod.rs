@@ -233,7 +233,8 @@ fn window(value: &Value) -> Result<Option<Duration>, String> {
 
 /// A handler may ask for less than the operator's limits, never for more.
 fn limits(at: &Table, most: &Limits, problems: &mut Problems) -> Limits {
-    let known = ["cpu", "memory", "emits", "writes", "effects_bytes", "calls", "call_bytes", "steps", "step_bytes"];
+    let known =
+        ["cpu", "memory", "emits", "writes", "effects_bytes", "calls", "call_bytes", "steps", "step_bytes", "depth"];
     problems.keys(at, "limits", &known, &[]);
     let below = |value: &Value, most: usize| whole(value, 0, most);
     Limits {
@@ -254,6 +255,7 @@ fn limits(at: &Table, most: &Limits, problems: &mut Problems) -> Limits {
         steps_max: problems.field(at, "limits.steps", most.steps_max, |value| below(value, most.steps_max)),
         step_bytes_max: problems
             .field(at, "limits.step_bytes", most.step_bytes_max, |value| size(value, most.step_bytes_max)),
+        depth_max: problems.field(at, "limits.depth", most.depth_max, |value| below(value, most.depth_max)),
     }
 }
 

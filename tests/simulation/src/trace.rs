@@ -67,6 +67,7 @@ pub fn outcome(outcome: &Outcome) -> &'static str {
         Outcome::Failed(_) => "failed",
         Outcome::Undecodable { .. } => "undecodable",
         Outcome::Invalid { .. } => "invalid",
+        Outcome::Cycle { .. } => "cycle",
         Outcome::Duplicate { .. } => "duplicate",
         Outcome::Contested { .. } => "contested",
         Outcome::Released(Release::Stopping) => "stopping",

@@ -30,7 +30,7 @@ for _, stream in ipairs(streams) do
   end
 end
 if groups == 0 then note('there is no group yet') end
-for name, count in pairs({ due = 'ZCARD', parked = 'XLEN', delayed = 'HLEN' }) do
+for name, count in pairs({ due = 'ZCARD', parked = 'XLEN', delayed = 'HLEN', owners = 'HLEN' }) do
   local found = redis.call(count, p .. name)
   if found > 0 then note(name .. ' has ' .. found) end
 end

@@ -3,6 +3,7 @@
 //! A bus joins by a [`Harness`] and the macro [`suite!`]; each case looks at the features and returns where it cannot apply.
 //! Nothing here knows how a bus works inside. Waiting has an upper bound only so that a defect ends in a failure.
 
+pub mod cancels;
 pub mod carrier;
 pub mod dead;
 pub mod groups;
@@ -83,6 +84,8 @@ macro_rules! suite {
                     keeps_the_record_of_a_dead_event, leaves_no_record_of_a_retry};
                 retries::{carry_what_happened_before, wait_until_they_are_due, do_not_count_a_snooze,
                     deliver_delayed_events_on_time, keep_the_earliest_and_the_latest_failures};
+                cancels::{take_back_what_is_not_due, replace_what_they_take_back, do_nothing_in_a_run_that_does_not_commit,
+                    leave_alone_what_others_emitted, see_what_their_batch_emitted};
                 dead::{keeps_all_that_is_known, keeps_raw_what_is_no_event, replays_once, replaces_a_letter_that_dies_again,
                     keeps_a_letter_whose_replay_was_skipped, lists_by_page_and_discards,
                     holds_its_key_after_it_was_discarded, lets_a_replay_pass_that_was_discarded};

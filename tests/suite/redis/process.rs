@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::storm::consumers_do_not_pile_up;
 use crate::crash;
+use crate::cycles;
 use crate::rig::{COUNT, Place, Rig, SINK};
 use crate::support::event;
 use moontide_stage::process::Process;
@@ -33,6 +34,19 @@ async fn a_step() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_process() {
     crash::what_a_stopped_process_still_does_when_it_goes_on_is_fenced(Place::server(Kind::Redis)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancels() {
+    crash::what_is_taken_back_stays_away_however_often_its_process_is_killed(Place::server(Kind::Redis)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cycle() {
+    let layouts = ["event_data", "event_data"];
+    cycles::a_cycle_ends_as_a_dead_letter_that_shows_its_chain(Place::server(Kind::Redis), layouts).await;
+    let layouts = ["payload", "aggregate"];
+    cycles::a_cycle_ends_as_a_dead_letter_that_shows_its_chain(Place::server(Kind::Valkey), layouts).await;
 }
 
 /// Sleeps for long, as long as the state says so.

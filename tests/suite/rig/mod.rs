@@ -218,7 +218,7 @@ impl Rig {
         assert!(wrong.is_empty() && extra.is_empty(), "wrong (expected): {wrong:?}; extra: {extra:?}\n{}", self.tail());
     }
 
-    async fn dead(&self) -> Vec<DeadLetter> {
+    pub async fn dead(&self) -> Vec<DeadLetter> {
         let filter = DeadFilter { limit: 100_000, ..DeadFilter::default() };
         self.backend.dead.list(filter).await.expect("the store answers")
     }

@@ -80,6 +80,7 @@ impl Case {
         limits.cpu = Duration::from_millis(number("cpu_ms", 1000) as u64);
         limits.memory_bytes = number("memory", limits.memory_bytes);
         limits.payload_bytes_max = number("payload", limits.payload_bytes_max);
+        limits.depth_max = number("depth", limits.depth_max);
         let reserved = granted["reserved"].as_str().map(str::to_owned);
         let granted = Granted {
             values: texts(&granted["values"]),
@@ -179,6 +180,7 @@ fn outcome(finished: &Finished) -> Value {
         } }),
         Outcome::Undecodable { reason } => json!({ "undecodable": reason }),
         Outcome::Invalid { reason } => json!({ "invalid": reason }),
+        Outcome::Cycle { reason } => json!({ "cycle": reason }),
         Outcome::Duplicate { by } => json!({ "duplicate": by }),
         Outcome::Contested { by } => json!({ "contested": by }),
         Outcome::Released(release) => json!({ "released": format!("{release:?}") }),
@@ -215,7 +217,7 @@ fn effects_json(effects: &Effects) -> Value {
     });
     json!({
         "events": events.collect::<Vec<_>>(), "writes": writes.collect::<Vec<_>>(),
-        "measures": measures.collect::<Vec<_>>(),
+        "measures": measures.collect::<Vec<_>>(), "cancels": effects.cancels,
     })
 }
 

@@ -26,6 +26,22 @@ local function refused(why)
   return redis.error_reply(string.find(why, '^NOPERM') and why or 'REFUSED ' .. why)
 end
 
+-- What a group emitted for later, so that it can take it back: a set per group whose members are the event's id, after its
+-- length, and the member of `due`; and for each parked entry its group and that member.
+local owners = p .. 'owners'
+local function names(group) return p .. 'named:' .. group end
+-- Rights that name the keys one by one may not name this one: then nothing can be taken back.
+local owns = not barred('HDEL', owners, 'a')
+
+-- The entry is not waiting any more: nobody can take it back.
+local function disown(id)
+  local owner = owns and redis.call('HGET', owners, id)
+  if not owner then return end
+  local group, member = string.match(owner, '^(%S+) (.*)$')
+  redis.call('ZREM', names(group), member)
+  redis.call('HDEL', owners, id)
+end
+
 -- Types of keys, as they are by now.
 local kinds = {}
 
@@ -93,7 +109,8 @@ local function due_clock()
   return now + ahead
 end
 
--- Keeps the fields from argument `first` to `last` until they are due in `stream`, with what is to be published then.
+-- Keeps the fields from argument `first` to `last` until they are due in `stream`, with what is to be published then. Returns
+-- what it is called in `due`.
 local function park(stream, delay, first, last, mirrors)
   local id
   if mirrors then
@@ -103,9 +120,11 @@ local function park(stream, delay, first, last, mirrors)
   end
   redis.call('ZADD', due, due_clock() + delay, id .. ' ' .. stream)
   redis.call('HINCRBY', delayed, stream, 1)
+  return id .. ' ' .. stream
 end
 
--- Stores the `count` events at argument `from`, all or none; returns why not, and their ids (false: later).
+-- Stores the `count` events at argument `from`, all or none; returns why not, their ids (false: later), and what those for later
+-- are called in `due`.
 local function store_events(from, count)
   if count == 1 and ARGV[from + 1] == '-' and ARGV[from + 2] == 0 then
     local stream = ARGV[from]
@@ -133,6 +152,7 @@ local function store_events(from, count)
     end
     place = last + 1
   end
+  local later = {}
   place = from
   for i = 1, count do
     local stream, first_said, last = ARGV[place], said(place)
@@ -140,7 +160,7 @@ local function store_events(from, count)
       for channel = first_said, last, 2 do redis.call('PUBLISH', ARGV[channel], ARGV[channel + 1]) end
     else
       local mirrors = first_said <= last and { unpack(ARGV, first_said, last) } or nil
-      park(stream, ARGV[place + 1], place + 4, first_said - 1, mirrors)
+      later[i] = park(stream, ARGV[place + 1], place + 4, first_said - 1, mirrors)
     end
     if ARGV[place + 2] % 2 == 1 then
       redis.call('SADD', p .. 'published', stream)
@@ -148,7 +168,7 @@ local function store_events(from, count)
     end
     place = last + 1
   end
-  return nil, ids
+  return nil, ids, later
 end
 
 -- Why a call that does nothing else cannot store the `count` events at argument `from`: wrong, or forbidden.

@@ -135,8 +135,16 @@ function steps.delayed()
   return { page[1], moved }
 end
 
--- Some of the retries and replays on their way. Answers whether there are no more, and how many they were.
+-- Some of what the old group can take back, and then of the retries and replays on their way. Answers whether there are no more, and how many they were.
 function steps.retries()
+  local mine = redis.call('ZRANGE', names(from), 0, most - 1)
+  for _, member in ipairs(mine) do
+    local length, rest = string.match(member, '^(%d+):(.*)$')
+    redis.call('ZADD', names(to), 0, member)
+    redis.call('HSET', owners, string.match(string.sub(rest, length + 2), '^%S+'), to .. ' ' .. member)
+    redis.call('ZREM', names(from), member)
+  end
+  if #mine == most then return { 0, 0 } end
   local page, ids = redis.call('XRANGE', old_retry, '-', '+', 'COUNT', most), {}
   for i, entry in ipairs(page) do
     ids[i] = entry[1]

@@ -22,7 +22,8 @@ end
 local function remove(group)
   local hash = p .. 'group:' .. group
   for _, stream in ipairs(streams_of(hash)) do redis.pcall('XGROUP', 'DESTROY', stream, group) end
-  redis.call('DEL', hash, p .. 'marks:' .. group, p .. 'retry:' .. group, p .. 'adopted:' .. group)
+  redis.call('DEL', hash, p .. 'marks:' .. group, p .. 'retry:' .. group, p .. 'adopted:' .. group,
+    p .. 'named:' .. group)
   redis.call('HDEL', p .. 'delayed', p .. 'retry:' .. group)
   redis.call('SREM', p .. 'groups', group)
 end

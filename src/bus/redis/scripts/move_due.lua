@@ -8,6 +8,7 @@ now = due_clock()
 local function forget(member, id, stream)
   redis.call('XDEL', parked, id)
   redis.call('ZREM', due, member)
+  disown(id)
   if redis.call('HINCRBY', delayed, stream, -1) <= 0 then redis.call('HDEL', delayed, stream) end
 end
 

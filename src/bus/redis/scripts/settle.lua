@@ -211,6 +211,48 @@ local function put(puts)
   end
 end
 
+-- Members of the group's set that have the `count` ids from argument `from` on.
+local function named(from, count)
+  local found = {}
+  for i = from, from + count - 1 do
+    local id = #ARGV[i] .. ':' .. ARGV[i] .. ' '
+    for _, member in ipairs(redis.call('ZRANGE', names(group), '[' .. id, '(' .. id .. '\255', 'BYLEX')) do
+      found[#found + 1] = member
+    end
+  end
+  return found
+end
+
+-- What the member of the group's set stands for is not emitted after all, unless it was already.
+local function take_back(member)
+  local length, rest = string.match(member, '^(%d+):(.*)$')
+  local waiting = string.sub(rest, length + 2)
+  local id, stream = string.match(waiting, '^(%S+) (.*)$')
+  redis.call('ZREM', names(group), member)
+  redis.call('HDEL', owners, id)
+  if redis.call('ZREM', due, waiting) == 0 then return end
+  redis.call('XDEL', parked, id)
+  if redis.call('HINCRBY', delayed, stream, -1) <= 0 then redis.call('HDEL', delayed, stream) end
+end
+
+-- The group can take back what is for later. At argument `from`: of how many events, then the number and the id of each.
+local function own(later, from)
+  for i = from + 1, from + 2 * ARGV[from], 2 do
+    local waiting, id = later[ARGV[i]], ARGV[i + 1]
+    local member = #id .. ':' .. id .. ' ' .. waiting
+    redis.call('ZADD', names(group), 0, member)
+    redis.call('HSET', owners, string.match(waiting, '^%S+'), group .. ' ' .. member)
+  end
+end
+
+-- Why the group cannot take back, or be given to take back, what it emits for later.
+local function unfit_names(cancels)
+  local why = barred('HDEL', owners, 'a') or barred('ZADD', names(group), 0, 'a')
+  -- Who may not say what is theirs may emit it all the same.
+  if why and not cancels then return nil end
+  return why or unfit(names(group), 'zset') or unfit(owners, 'hash')
+end
+
 -- Why the host's own keys cannot take what a run leaves besides its effects.
 local function unfit_own(retries, dies, steps)
   local why
@@ -269,16 +311,22 @@ local function run()
     why, writes = check_events(first_event, events)
     if why then return 'I' .. why end
   end
+  local cancels = writes + 1
   if ARGV[writes] ~= 0 then
-    why, puts = plan(writes + 1, ARGV[writes])
+    why, puts, cancels = plan(writes + 1, ARGV[writes])
   end
+  local mine = cancels and cancels + 1 + ARGV[cancels]
+  if mine and ARGV[cancels] + ARGV[mine] > 0 then why = unfit_names(ARGV[cancels] > 0) end
   if retries or dies or steps ~= '' then why = why or unfit_own(retries, dies, steps) end
   if why then return 'I' .. why end
 
+  local taken_back, later, _ = named(cancels + 1, ARGV[cancels]), nil, nil
   if events > 0 then
-    why = store_events(first_event, events)
+    why, _, later = store_events(first_event, events)
     if why then return 'I' .. why end
   end
+  for _, member in ipairs(taken_back) do take_back(member) end
+  if owns and ARGV[mine] > 0 then own(later, mine) end
   if puts then put(puts) end
   local letter
   place = deliveries

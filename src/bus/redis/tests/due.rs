@@ -9,8 +9,9 @@ use crate::bus::{Bus, Start, Subscription};
 fn park(server: &Server, stream: &str, delay: i64, n: usize) {
     let id: String = server.get(&["XADD", "moontide:parked", "*", "n", &n.to_string(), "type", "a"]);
     let due = (server.now() + delay).to_string();
-    server.call(&["ZADD", "moontide:due", &due, &format!("{id} {stream}")]);
+    // Counted before it can be moved: what is due already may go at once.
     server.call(&["HINCRBY", "moontide:delayed", stream, "1"]);
+    server.call(&["ZADD", "moontide:due", &due, &format!("{id} {stream}")]);
 }
 
 /// The field `n` of each entry.

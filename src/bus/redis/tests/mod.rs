@@ -7,6 +7,7 @@ mod fitness;
 mod groups;
 mod intake;
 mod link;
+mod named;
 mod takeover;
 
 use std::sync::Arc;

@@ -181,7 +181,7 @@ impl Running {
         };
         let emits = number < CHILDREN && script.emits();
         let child = || Emit { stream: format!("events:{CHILD}"), event: child_of(number), delay };
-        Effects { events: emits.then(child).into_iter().collect(), writes, measures: Vec::new() }
+        Effects { events: emits.then(child).into_iter().collect(), writes, ..Effects::default() }
     }
 }
 
