@@ -46,7 +46,7 @@ note('records', #redis.call('KEYS', p .. 'record:*'))
 
 local groups = redis.call('SMEMBERS', p .. 'groups')
 local streams = {}
-for _, kind in ipairs({ 'tick', 'tock', 'doom', 'order' }) do streams[#streams + 1] = 'events:' .. kind end
+for _, kind in ipairs({ 'tick', 'tock', 'doom', 'order', 'step' }) do streams[#streams + 1] = 'events:' .. kind end
 for _, group in ipairs(groups) do
   streams[#streams + 1] = p .. 'retry:' .. group
   note('lost', group, redis.call('HGET', p .. 'group:' .. group, 'lost') or 0)
